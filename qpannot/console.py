@@ -1,0 +1,114 @@
+"""How qpannot speaks: results on stdout, everything else on stderr.
+
+On a terminal with tables and progress bars, in a pipe quietly and line by line.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from qpannot.errors import QpannotError
+
+
+def stdout() -> Console:
+    """Return the console results are written to."""
+    return Console(highlight=False, soft_wrap=True)
+
+
+def stderr() -> Console:
+    """Return the console progress, warnings and errors are written to."""
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def say(text: str = "") -> None:
+    """Write a line of result; ``text`` may carry rich's markup."""
+    stdout().print(text)
+
+
+def show_json(value: Any) -> None:
+    """Write a result for scripts."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def show_error(error: QpannotError) -> None:
+    """Write what went wrong and what to do next."""
+    console = stderr()
+    console.print(f"[bold red]Error:[/] {escape(error.message)}")
+    if error.hint:
+        console.print(f"[bold]Next:[/] {escape(error.hint)}")
+
+
+def show_skipped(name: str, error: QpannotError) -> None:
+    """Write why one of many was skipped."""
+    console = stderr()
+    reason = error.message.removeprefix(f"{name}: ")
+    console.print(f"[yellow]Skipped[/] {escape(name)}: {escape(reason)}")
+    if error.hint:
+        console.print(f"  [bold]Next:[/] {escape(error.hint)}")
+
+
+def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Write a table: drawn on a terminal, tab-separated lines with a header in a pipe."""
+    if not stdout().is_terminal:
+        for row in (columns, *rows):
+            sys.stdout.write("\t".join(" ".join(cell.split()) for cell in row) + "\n")
+        return
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(cell) for cell in row))
+    Console(highlight=False).print(table)
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Callable[[str, int, int], None]]:
+    """Show how far a job is, with the time it will still take.
+
+    Yields a function to be called before each item with its name, how many are done and how many
+    there are.
+    """
+    console = stderr()
+    if not console.is_terminal:
+
+        def line(name: str, done: int, total: int) -> None:
+            console.print(f"{what} {done + 1}/{total} {escape(name)}")
+
+        yield line
+        return
+    bar = Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+        TextColumn("[dim]{task.fields[name]}"),
+        console=console,
+        transient=True,
+    )
+    with bar:
+        task = bar.add_task(what, total=None, name="")
+
+        def advance(name: str, done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total, name=escape(name))
+
+        yield advance

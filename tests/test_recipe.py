@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from qpannot.errors import RecipeError, UsageError
+from qpannot.recipe import Recipe, builtin_recipes, load_recipe
+
+
+def test_the_defaults_are_the_papers_numbers() -> None:
+    tissue = Recipe().tissue
+    assert (tissue.method, tissue.threshold, tissue.requested_pixel_size_um) == (
+        "threshold",
+        200,
+        20,
+    )
+    assert (tissue.min_area_um2, tissue.max_hole_area_um2) == (100_000, 1_000_000)
+
+
+def test_the_h2gnet_file_states_what_the_defaults_are() -> None:
+    written = load_recipe("h2gnet")
+    assert written.model_copy(update={"description": ""}) == Recipe()
+
+
+@pytest.mark.parametrize("name", builtin_recipes())
+def test_every_shipped_recipe_validates_under_its_name(name: str) -> None:
+    assert load_recipe(name).name == name
+
+
+def test_a_recipe_states_only_what_differs_from_the_one_it_extends(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("extends: quick\nname: mine\ntissue: {threshold: 230}\n")
+    mine, quick = load_recipe(path), load_recipe("quick")
+    assert mine.tissue == quick.tissue.model_copy(update={"threshold": 230})
+
+
+def test_recipes_that_extend_each_other_in_a_circle_are_named(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("extends: b.yaml\n")
+    (tmp_path / "b.yaml").write_text("extends: a.yaml\n")
+    with pytest.raises(RecipeError, match="circle"):
+        load_recipe(tmp_path / "a.yaml")
+
+
+def test_set_changes_one_value() -> None:
+    recipe = load_recipe("h2gnet", ["tissue.threshold=210", "round.slides=5"])
+    assert (recipe.tissue.threshold, recipe.round.slides) == (210, 5)
+
+
+@pytest.mark.parametrize(
+    ("override", "nearest"),
+    [
+        ("tissue.treshold=200", "tissue.threshold"),
+        ("threshold=200", "tissue.threshold"),
+        ("treshold=200", "tissue.threshold"),
+        ("tisue.threshold=200", "tissue"),
+        ("proposal.colour=[1, 2, 3]", "proposal.color"),
+    ],
+)
+def test_a_mistyped_key_names_the_nearest_right_one(override: str, nearest: str) -> None:
+    with pytest.raises(RecipeError, match=rf"did you mean {nearest}\b"):
+        load_recipe("h2gnet", [override])
+
+
+def test_every_problem_is_reported_at_once() -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe("h2gnet", ["tissue.threshold=300", "tissue.min_area_um2=-1", "nonsense=1"])
+    assert len(caught.value.problems) == 3
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("text", ["threshold", "=3", "tissue.threshold=[", "name.part=1"])
+def test_a_malformed_set_is_a_usage_error(text: str) -> None:
+    with pytest.raises(RecipeError):
+        load_recipe("h2gnet", [text])
+
+
+def test_an_unknown_recipe_names_the_nearest() -> None:
+    with pytest.raises(UsageError, match="Did you mean h2gnet"):
+        load_recipe("h2gnt")
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "a: [", "tissue: 3"])
+def test_a_file_that_is_no_recipe_is_a_clear_error(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(RecipeError, match=r"bad\.yaml"):
+        load_recipe(path)
