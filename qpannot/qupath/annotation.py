@@ -1,0 +1,149 @@
+"""The values a QuPath project is made of: annotations, their classes and colours.
+
+They know nothing of Java, of files, or of which backend read them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from uuid import UUID, uuid4
+
+from shapely.geometry.base import BaseGeometry
+
+Color = tuple[int, int, int]
+"""Red, green, blue, each 0 to 255."""
+
+
+def color_from_argb(packed: int) -> Color:
+    """Return the colour of QuPath's packed signed 32-bit ARGB integer."""
+    return (packed >> 16) & 0xFF, (packed >> 8) & 0xFF, packed & 0xFF
+
+
+def argb_from_color(color: Color) -> int:
+    """Return QuPath's packed signed 32-bit ARGB integer, fully opaque."""
+    red, green, blue = color
+    return (0xFF000000 | red << 16 | green << 8 | blue) - (1 << 32)
+
+
+@dataclass(frozen=True, slots=True)
+class PathClass:
+    """A classification, QuPath's ``PathClass``.
+
+    Parameters
+    ----------
+    name
+        The full name; a derived class joins its parts with ``": "``, as ``"Tumor: Positive"``.
+    color
+        Its display colour. Two classes of the same name are equal whatever their colours.
+    """
+
+    name: str
+    color: Color | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.name.strip():
+            raise ValueError("a class needs a name; use no class (None) for unclassified objects")
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The names from the base class to the most derived one."""
+        return tuple(self.name.split(": "))
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class RoiType(StrEnum):
+    """QuPath's kinds of region of interest, by their ``getRoiName()``."""
+
+    RECTANGLE = "Rectangle"
+    ELLIPSE = "Ellipse"
+    LINE = "Line"
+    POLYGON = "Polygon"
+    POLYLINE = "Polyline"
+    POINTS = "Points"
+    GEOMETRY = "Geometry"
+
+
+@dataclass(frozen=True, slots=True)
+class Plane:
+    """The image plane an annotation lies on: channel (-1: all), z-slice and timepoint."""
+
+    c: int = -1
+    z: int = 0
+    t: int = 0
+
+
+DEFAULT_PLANE = Plane()
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """One annotation of an image, as a value.
+
+    Parameters
+    ----------
+    geometry
+        Shapely geometry in full-resolution pixels of QuPath's frame: Polygon, MultiPolygon,
+        LineString, Point or MultiPoint, GeometryCollection where QuPath itself has one.
+        An ellipse is given as a polygon around it; its bounding box is what QuPath keeps.
+    roi
+        QuPath's ROI type; ``None`` lets the geometry decide when it is written.
+    path_class
+        Its class, or ``None`` when unclassified.
+    name, locked, color
+        As QuPath shows them; ``color`` is the object's own, ``None`` where the class decides.
+    measurements, metadata
+        Numbers (NaN allowed) and strings by key, in QuPath's order.
+    plane
+        Where in a stack the annotation lies.
+    id
+        QuPath's object ID: what ties an annotation to itself across edits and programs.
+    parent_id
+        The ID of the object it lies in in QuPath's hierarchy, ``None`` at the top.
+    """
+
+    geometry: BaseGeometry
+    path_class: PathClass | None = None
+    name: str | None = None
+    locked: bool = False
+    color: Color | None = None
+    measurements: Mapping[str, float] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    roi: RoiType | None = None
+    plane: Plane = DEFAULT_PLANE
+    id: UUID = field(default_factory=uuid4)
+    parent_id: UUID | None = None
+
+    @property
+    def class_name(self) -> str | None:
+        """The full name of its class, ``None`` when unclassified."""
+        return self.path_class.name if self.path_class else None
+
+    def with_changes(self, **changes: object) -> Annotation:
+        """Return a copy of the annotation with some fields changed, its ID kept."""
+        return replace(self, **changes)  # type: ignore[arg-type]
+
+
+def differences(one: Annotation, other: Annotation) -> tuple[str, ...]:
+    """Return the names of the fields in which two annotations differ.
+
+    Colours of equal classes count, NaN equals NaN, geometries are compared vertex by vertex.
+    """
+    different = [
+        name
+        for name in ("geometry", "path_class", "name", "locked", "color", "metadata", "plane", "id")
+        if getattr(one, name) != getattr(other, name)
+    ]
+    if (one.path_class and one.path_class.color) != (other.path_class and other.path_class.color):
+        different.append("class color")
+    numbers = [
+        [(key, None if math.isnan(value) else value) for key, value in each.measurements.items()]
+        for each in (one, other)
+    ]
+    if numbers[0] != numbers[1]:
+        different.append("measurements")
+    return tuple(different)

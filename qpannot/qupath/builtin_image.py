@@ -1,0 +1,259 @@
+"""One image of a project, as the built-in backend reads and writes it.
+
+Source of the layout: QuPath 0.6 ``DefaultProject.DefaultProjectImageEntry``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from qpannot.errors import ConcurrentChangeError, ProjectError
+from qpannot.qupath import gson, server
+from qpannot.qupath.annotation import Annotation, PathClass, differences
+from qpannot.qupath.protocol import Fingerprint
+from qpannot.qupath.qpdata import QpData
+
+if TYPE_CHECKING:
+    from qpannot.qupath.builtin import BuiltinProject
+
+WRITTEN_AS = "0.6.0"
+"""The version of QuPath whose layout new projects and data files have."""
+
+
+class BuiltinImage:
+    """One image of a ``BuiltinProject``. Implements ``qupath.protocol.ProjectImage``."""
+
+    def __init__(self, project: BuiltinProject, entry: dict[str, Any]) -> None:
+        self.project = project
+        self.entry = entry
+        self.id = str(entry["entryID"])
+        self.folder = project.folder / "data" / self.id
+        self.data_path = self.folder / "data.qpdata"
+
+    @property
+    def name(self) -> str:
+        """The name shown in QuPath."""
+        return str(self.entry.get("imageName") or f"Image {self.id}")
+
+    @cached_property
+    def server(self) -> server.ServerInfo:
+        """Where the pixels are, and their size and resolution as the project states them."""
+        return server.read_builder(self.entry.get("serverBuilder") or {})
+
+    @property
+    def path(self) -> Path | None:
+        """The slide's file if it can be found; else where the project says it is."""
+        path = server.path_from_uri(self.server.uris[0]) if self.server.uris else None
+        moved_from = self.project.moved_from
+        if path and moved_from and not path.exists():
+            # what lay beside the project when it was saved may have moved along with it
+            for up, ancestor in enumerate([moved_from, *moved_from.parents]):
+                folders = [self.project.folder, *self.project.folder.parents]
+                if up >= len(folders) or ancestor == ancestor.parent:
+                    break
+                if path.is_relative_to(ancestor):
+                    candidate = folders[up] / path.relative_to(ancestor)
+                    if candidate.exists():
+                        return candidate
+        return path
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """The entry's metadata."""
+        return MappingProxyType(self.entry.get("metadata") or {})
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """The entry's tags (QuPath 0.6 and newer)."""
+        return tuple(self.entry.get("tags") or ())
+
+    @property
+    def description(self) -> str | None:
+        """The entry's description."""
+        return self.entry.get("description")
+
+    @property
+    def thumbnail_path(self) -> Path | None:
+        """QuPath's thumbnail, if there is one."""
+        path = self.folder / "thumbnail.jpg"
+        return path if path.is_file() else None
+
+    def annotations(self) -> tuple[Annotation, ...]:
+        """Read every annotation of the image."""
+        data = self._read_data()
+        return data.annotations() if data else ()
+
+    def count_annotations(self) -> int:
+        """Return how many annotations there are, from QuPath's summary where it is up to date."""
+        if not self.data_path.exists():
+            return len(self.annotations())
+        try:
+            summary = gson.loads((self.folder / "summary.json").read_text(encoding="utf-8"))
+            if summary["timestamp"] == self.data_path.stat().st_mtime_ns // 1_000_000:
+                return int(summary["hierarchy"]["objectTypeCounts"].get("Annotations", 0))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            pass
+        return len(self.annotations())
+
+    def fingerprint(self) -> Fingerprint:
+        """Return what tells whether the annotations changed since."""
+        try:
+            status = self.data_path.stat()
+        except OSError:
+            return Fingerprint(0, 0)
+        return Fingerprint(status.st_size, status.st_mtime_ns)
+
+    def _read_data(self, data: bytes | None = None) -> QpData | None:
+        path = self.data_path
+        if data is None:
+            # QuPath moves the old data aside while it saves, and reads that when a save broke off
+            backup = path.with_name("data.qpdata.bkp")
+            path = path if path.exists() or not backup.exists() else backup
+            try:
+                data = path.read_bytes()
+            except FileNotFoundError:
+                return None
+            except OSError as error:
+                raise ProjectError(path, f"cannot be read ({error.strerror or error}).") from error
+        return QpData.parse(data, source=path)
+
+    def write_data(
+        self,
+        make: Callable[[QpData | None], QpData | None],
+        check: Callable[[QpData], None] = lambda _: None,
+    ) -> QpData | None:
+        """Replace the data file by what ``make`` returns for what is there.
+
+        ``make`` returns ``None`` to leave the file alone; ``check`` is shown what the new bytes
+        read back as, and raises to keep the old ones.
+        """
+        self.project.check_writable()
+        written: list[QpData] = []
+
+        def change(old: bytes | None) -> bytes | None:
+            made = make(self._read_data(old))
+            if made is None:
+                return None
+            new = made.to_bytes()
+            written[:] = [QpData.parse(new, source=self.data_path)]
+            check(written[0])
+            return new
+
+        if self.project.files.edit(self.data_path, change) is None:
+            return None
+        self._write_summary(written[0])
+        return written[0]
+
+    def _write_summary(self, data: QpData) -> None:
+        size = self.server.size
+        builder = self.entry.get("serverBuilder") or {}
+        metadata = builder.get("metadata") or {}
+        summary = {
+            "timestamp": self.data_path.stat().st_mtime_ns // 1_000_000,
+            "imageType": data.image_type,
+            "server": {
+                "width": size.width if size else 0,
+                "height": size.height if size else 0,
+                "sizeC": len(metadata.get("channels") or ()) or 3,
+                "sizeZ": metadata.get("sizeZ", 1),
+                "sizeT": metadata.get("sizeT", 1),
+            },
+            "hierarchy": data.summary(),
+        }
+        text = gson.dumps(summary, pretty=False)
+        self.project.files.edit(self.folder / "summary.json", lambda _: gson.encode(text))
+
+    def write_annotations(
+        self,
+        *,
+        add: Sequence[Annotation] = (),
+        replace: Sequence[tuple[Annotation, Annotation]] = (),
+        remove: Sequence[Annotation] = (),
+    ) -> tuple[Annotation, ...]:
+        """Change annotations safely, in one step, leaving all others as they are."""
+        expected: dict[UUID, Annotation] = {}
+        others: dict[str, int] = {}
+        colored = self._with_class_colors([*add, *(new for _, new in replace)])
+        added, replaced = colored[: len(add)], colored[len(add) :]
+
+        def make(data: QpData | None) -> QpData | None:
+            data = data or QpData.new(
+                qupath_version=self.project.version or WRITTEN_AS,
+                server_json=gson.dumps(self.entry.get("serverBuilder"), pretty=False),
+            )
+            found = {annotation.id: annotation for annotation in data.annotations()}
+            for known in (*(old for old, _ in replace), *remove):
+                self._check_unchanged(known, found.get(known.id))
+            new = [annotation for annotation in added if annotation.id not in found]
+            again = [annotation for annotation in added if annotation.id in found]
+            for annotation in data.all_as_stored(again):
+                self._check_unchanged(annotation, found[annotation.id])
+            if not new and not replace and not remove:
+                return None
+            others.update(_other_objects(data))
+            data.remove([annotation.id for annotation in remove])
+            for annotation in replaced:
+                data.replace(annotation)
+            data.add(new)
+            expected.clear()
+            expected.update(found)
+            for annotation in remove:
+                del expected[annotation.id]
+            expected.update({each.id: each for each in data.all_as_stored([*new, *replaced])})
+            return data
+
+        written = self.write_data(make, lambda data: self._check_readback(data, expected, others))
+        return self.annotations() if written is None else written.annotations()
+
+    def _with_class_colors(self, annotations: Sequence[Annotation]) -> list[Annotation]:
+        """Give classes without a colour the one they have in the project."""
+        colors = {path_class.name: path_class.color for path_class in self.project.classes}
+        return [
+            annotation.with_changes(
+                path_class=PathClass(annotation.path_class.name, colors[annotation.path_class.name])
+            )
+            if annotation.path_class
+            and annotation.path_class.color is None
+            and colors.get(annotation.path_class.name)
+            else annotation
+            for annotation in annotations
+        ]
+
+    def _check_unchanged(self, known: Annotation, found: Annotation | None) -> None:
+        if found is not None and not (changed := differences(known, found)):
+            return
+        what = "was deleted" if found is None else f"has another {', '.join(changed)}"
+        label = known.name or known.class_name or "unclassified"
+        raise ConcurrentChangeError(
+            self.data_path,
+            f"the annotation {label} ({known.id}) of {self.name} {what} since it was read; "
+            "nothing was changed.",
+            hint="Run the command again: it starts from what is there now.",
+        )
+
+    def _check_readback(
+        self, data: QpData, expected: Mapping[UUID, Annotation], others: Mapping[str, int]
+    ) -> None:
+        back = {annotation.id: annotation for annotation in data.annotations()}
+        wrong = [
+            key
+            for key in expected.keys() | back.keys()
+            if key not in back or key not in expected or differences(expected[key], back[key])
+        ]
+        if wrong or _other_objects(data) != others:
+            raise ProjectError(
+                self.data_path,
+                f"{len(wrong) or 'other'} objects would read back differently; nothing changed.",
+                hint="This is a defect of qpannot: please report it with this file.",
+            )
+
+
+def _other_objects(data: QpData) -> dict[str, int]:
+    counts: dict[str, int] = dict(data.summary()["objectTypeCounts"])
+    counts.pop("Annotations", None)
+    return counts

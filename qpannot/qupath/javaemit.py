@@ -1,0 +1,150 @@
+"""A tree of Java objects written as ObjectOutputStream does: the counterpart of `javastream`."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from typing import Final
+
+from qpannot.qupath.javastream import FIRST_HANDLE, MAGIC
+from qpannot.qupath.javatypes import (
+    PRIMITIVE_SIZES,
+    ClassDesc,
+    Content,
+    JavaArray,
+    JavaEnum,
+    JavaObject,
+    JavaString,
+    encode_utf,
+)
+
+_U16 = struct.Struct(">H")
+_I32 = struct.Struct(">i")
+_U32 = struct.Struct(">I")
+_U64 = struct.Struct(">Q")
+
+
+class _Raw:
+    """Bytes to write as they are, among contents."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+
+_END_BLOCK: Final = (_Raw(b"\x78"),)
+
+
+class _Writer:
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = [MAGIC]
+        self.references: dict[int, bytes] = {}
+
+    def assign(self, node: object) -> None:
+        handle = FIRST_HANDLE + len(self.references)
+        self.references[id(node)] = b"\x71" + _U32.pack(handle)
+
+    def string(self, string: JavaString) -> None:
+        reference = self.references.get(id(string))
+        if reference is not None:
+            self.pieces.append(reference)
+            return
+        self.assign(string)
+        raw = string.raw
+        if string.is_long:
+            self.pieces.append(b"\x7c" + _U64.pack(len(raw)) + raw)
+        else:
+            self.pieces.append(b"\x74" + _U16.pack(len(raw)) + raw)
+
+    def class_desc(self, desc: ClassDesc | None) -> None:
+        write = self.pieces.append
+        while desc is not None:
+            reference = self.references.get(id(desc))
+            if reference is not None:
+                write(reference)
+                return
+            name = encode_utf(desc.name)
+            write(b"\x72" + _U16.pack(len(name)) + name + _U64.pack(desc.uid))
+            write(bytes([desc.flags]) + _U16.pack(len(desc.fields)))
+            self.assign(desc)
+            for field in desc.fields:
+                name = encode_utf(field.name)
+                write(field.code.encode("ascii") + _U16.pack(len(name)) + name)
+                if field.signature is not None:
+                    self.string(field.signature)
+            write(b"\x78")
+            desc = desc.superclass
+        write(b"\x70")
+
+
+def emit(contents: Iterable[Content]) -> bytes:
+    """Return the serialisation stream of ``contents``, as ObjectOutputStream writes it."""
+    writer = _Writer()
+    write, references = writer.pieces.append, writer.references
+    outer: list[Iterator[Content | _Raw]] = []
+    nodes: Iterator[Content | _Raw] = iter(contents)
+    while True:
+        for node in nodes:
+            if node is None:
+                write(b"\x70")
+                continue
+            reference = references.get(id(node))
+            if reference is not None:
+                write(reference)
+                continue
+            if isinstance(node, JavaString):
+                writer.string(node)
+            elif isinstance(node, bytes):
+                if len(node) > 0xFF:
+                    write(b"\x7a" + _I32.pack(len(node)) + node)
+                else:
+                    write(b"\x77" + bytes((len(node),)) + node)
+            elif isinstance(node, JavaObject):
+                write(b"\x73")
+                writer.class_desc(node.desc)
+                writer.assign(node)
+                outer.append(nodes)
+                nodes = _object_nodes(node)
+                break
+            elif isinstance(node, JavaArray):
+                write(b"\x75")
+                writer.class_desc(node.desc)
+                writer.assign(node)
+                if isinstance(node.values, bytes):
+                    width = PRIMITIVE_SIZES[node.desc.name[1]]
+                    write(_I32.pack(len(node.values) // width) + node.values)
+                else:
+                    write(_I32.pack(len(node.values)))
+                    outer.append(nodes)
+                    nodes = iter(node.values)
+                    break
+            elif isinstance(node, _Raw):
+                write(node.data)
+            elif isinstance(node, JavaEnum):
+                write(b"\x7e")
+                writer.class_desc(node.desc)
+                writer.assign(node)
+                writer.string(node.constant)
+            else:
+                write(b"\x76")
+                writer.class_desc(node.desc)
+                writer.assign(node)
+        else:
+            if not outer:
+                return b"".join(writer.pieces)
+            nodes = outer.pop()
+
+
+def _object_nodes(node: JavaObject) -> Iterator[Content | _Raw]:
+    parts: list[Iterable[Content | _Raw]] = []
+    for data in node.data:
+        if data.primitives:
+            parts.append((_Raw(data.primitives),))
+        if data.references:
+            parts.append(data.references)
+        if data.contents is not None:
+            parts.append(data.contents)
+            parts.append(_END_BLOCK)
+    return chain.from_iterable(parts)
