@@ -56,13 +56,14 @@ class FlatReader:
         with Image.open(path) as image:
             return cls(path, (image.format or "image").lower(), Size(*image.size), image.mode)
 
-    def read(self, level: int, x: int, y: int, width: int, height: int) -> Pixels:
+    def read(self, level: int, x: float, y: float, width: int, height: int) -> Pixels:
         """Return pixels of the image; transparent ones are laid over white."""
         with self._lock:
             if self._pixels is None:
                 self._pixels = self._decode()
             pixels = self._pixels
-        return pixels[y : y + height, x : x + width]
+        left, top = round(x), round(y)
+        return pixels[top : top + height, left : left + width]
 
     def _decode(self) -> Pixels:
         with Image.open(self._path) as image:

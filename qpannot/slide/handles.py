@@ -80,7 +80,7 @@ class Handles:
                 self._open.discard(reader)
             reader.close()
 
-    def read(self, level: int, x: int, y: int, width: int, height: int) -> Pixels:
+    def read(self, level: int, x: float, y: float, width: int, height: int) -> Pixels:
         """Return pixels of a level.
 
         Raises

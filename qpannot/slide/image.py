@@ -93,8 +93,11 @@ class Reader(Protocol):
         """Open the file, or raise the library's exception."""
         ...
 
-    def read(self, level: int, x: int, y: int, width: int, height: int) -> Pixels:
-        """Return pixels of a level; the rectangle, in pixels of that level, lies within it."""
+    def read(self, level: int, x: float, y: float, width: int, height: int) -> Pixels:
+        """Return pixels of a level; the rectangle, in pixels of that level, lies within it.
+
+        A corner between pixels is what OpenSlide makes of it; other readers take the nearest.
+        """
         ...
 
     def close(self) -> None:

@@ -120,7 +120,7 @@ class OpenSlideReader:
             slide.close()
             raise
 
-    def read(self, level: int, x: int, y: int, width: int, height: int) -> Pixels:
+    def read(self, level: int, x: float, y: float, width: int, height: int) -> Pixels:
         """Return pixels of a level.
 
         OpenSlide's alpha is coverage by tiles, never translucency, so a pixel at least half

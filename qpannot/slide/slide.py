@@ -134,6 +134,11 @@ class Slide:
         return tuple(level.size for level in self._image.levels)
 
     @property
+    def quarter_turns(self) -> int:
+        """How often the file is turned clockwise by 90 degrees to be seen as it is, 0 to 3."""
+        return self._quarter_turns
+
+    @property
     def vendor(self) -> str:
         """OpenSlide's vendor, else the kind of file, as ``"ome-tiff"`` or ``"png"``."""
         return self._image.vendor
@@ -249,6 +254,36 @@ class Slide:
         # QuPath's ROTATE_90 is clockwise; NumPy counts anticlockwise.
         # Copied, because the reader may keep what it hands out.
         return np.array(np.rot90(pixels, -self._quarter_turns), order="C")
+
+    def read_tile(self, level: int, x: int, y: int, size: Size) -> Pixels:
+        """Return stored pixels of a level from a full-resolution pixel on, as QuPath reads a tile.
+
+        Where levels are not whole multiples apart, OpenSlide divides the corner by its own idea
+        of the downsample and interpolates; the result then differs from `read_downsampled`'s.
+
+        Parameters
+        ----------
+        level
+            Which of `levels`.
+        x, y
+            Upper left corner at full resolution.
+        size
+            In pixels of the level; the tile lies within it.
+
+        Raises
+        ------
+        SlideError
+            The slide cannot be read.
+        ValueError
+            The slide is a turned view, which has no tiles of its own.
+        """
+        if self._quarter_turns:
+            raise ValueError("turn the slide back (rotated(-quarter_turns)) to read its tiles")
+        full, stored = self._image.size, self._image.levels[level].size
+        # openslide.c: what OpenSlide takes for the downsample
+        downsample = (full.width / stored.width + full.height / stored.height) / 2
+        left, top = (x + self._frame.x) / downsample, (y + self._frame.y) / downsample
+        return self._handles.read(level, left, top, size.width, size.height)
 
     def thumbnail(self, max_size: Size) -> Pixels:
         """Return the whole slide, as large as fits ``max_size`` but never enlarged.

@@ -103,10 +103,10 @@ class TiffReader:
             tiff.close()
             raise
 
-    def read(self, level: int, x: int, y: int, width: int, height: int) -> Pixels:
+    def read(self, level: int, x: float, y: float, width: int, height: int) -> Pixels:
         """Return pixels of a level; tiles the file leaves out are white."""
         page = self._pages[level]
-        samples = self._samples(level, x, y, width, height)
+        samples = self._samples(level, round(x), round(y), width, height)
         return _rgb(samples, page)
 
     def _samples(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
