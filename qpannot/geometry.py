@@ -70,6 +70,33 @@ def mpp_from_magnification(magnification: float) -> float:
     return MPP_AT_1X / magnification
 
 
+def estimate_downsample(full: Size, level: Size) -> float:
+    """Return the downsample QuPath gives a level of a pyramid: what is nearly whole becomes whole.
+
+    Parameters
+    ----------
+    full, level
+        Level 0 and the level, as the file stores them.
+
+    Notes
+    -----
+    QuPath 0.6 ``ImageServerMetadata.ImageResolutionLevel.Builder.estimateDownsample``.
+    """
+    x, y = full.width / level.width, full.height / level.height
+    power_of_2 = 2.0 ** math.floor(math.log2((x + y) / 2) + 0.5)
+    if (
+        abs(full.height / power_of_2 - level.height) < 2
+        and abs(full.width / power_of_2 - level.width) < 2
+    ):
+        return power_of_2
+    whole_x, whole_y = math.floor(x + 0.5), math.floor(y + 0.5)
+    if abs(full.width / whole_x - level.width) <= 1:
+        x = float(whole_x)
+    if abs(full.height / whole_y - level.height) <= 1:
+        y = float(whole_y)
+    return power_of_2 if x != y and power_of_2 in (x, y) else (x + y) / 2
+
+
 @dataclass(frozen=True, slots=True)
 class Region:
     """A rectangle in full-resolution pixels of QuPath's frame.

@@ -1,7 +1,7 @@
 """Recipes: one validated YAML file holds every number of the method, with its unit.
 
 The papers' values are the defaults here and in ``workflows/h2gnet.yaml``. A recipe file states only
-what differs from the recipe it ``extends``.
+what differs from the recipe it ``extends``, which is ``h2gnet`` where it does not say.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from qpannot.errors import RecipeError, UsageError
+
+BASE = "h2gnet"
+"""What a recipe extends that does not say."""
 
 ColorTriple = tuple[
     Annotated[int, Field(ge=0, le=255)],
@@ -58,6 +61,11 @@ class TissueSettings(_Section):
     exclude_on_boundary: bool = False
     single_annotation: bool = True
 
+    java_cuts: bool = True
+    """Whether large, jagged outlines lose bands of tissue as they do in QuPath 0.6 on Java 25.0.3
+    (see ``tissue.javaarea``). ``True`` gives what such a QuPath gives, ``False`` what QuPath gives
+    on other Javas: all of the tissue. The shipped recipes say ``false``."""
+
     otsu_size_px: int = Field(default=1024, ge=16, le=8192)
 
 
@@ -98,7 +106,7 @@ def builtin_recipes() -> dict[str, Path]:
     package = Path(__file__).parent
     for folder in (package / "workflows", package.parent / "workflows"):
         if folder.is_dir():
-            return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+            return {path.stem: path.resolve() for path in sorted(folder.glob("*.yaml"))}
     raise UsageError(
         "qpannot's own recipes are missing from this installation.",
         hint="Install it again: pip install --force-reinstall qpannot",
@@ -147,7 +155,7 @@ def _read(source: str | Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     values = {} if values is None else values
     if not isinstance(values, dict):
         raise RecipeError(str(path), ["a recipe is a mapping of sections, such as 'tissue:'"])
-    base = values.pop("extends", None)
+    base = values.pop("extends", None if path == builtin_recipes()[BASE] else BASE)
     if base is None:
         return values
     return _merged(_read(str(base), (*seen, path)), values)

@@ -17,7 +17,7 @@ from urllib.request import url2pathname
 import numpy as np
 from numpy.typing import NDArray
 
-from qpannot.geometry import Mpp, Region, Size
+from qpannot.geometry import Mpp, Region, Size, estimate_downsample
 
 OPENSLIDE = "qupath.lib.images.servers.openslide.OpenslideServerBuilder"
 BIOFORMATS = "qupath.lib.images.servers.bioformats.BioFormatsServerBuilder"
@@ -287,29 +287,13 @@ def _levels(source: ImageSource) -> list[dict[str, Any]]:
     full = source.uncropped_size or source.size
     levels: list[dict[str, Any]] = []
     for level in source.level_sizes:
-        downsample = _estimate_downsample(full, level)
+        downsample = estimate_downsample(full, level)
         if levels and downsample <= levels[-1]["downsample"]:
             break
         if full != source.size:
             level = Size(int(source.size.width / downsample), int(source.size.height / downsample))
         levels.append({"downsample": downsample, "width": level.width, "height": level.height})
     return levels
-
-
-def _estimate_downsample(full: Size, level: Size) -> float:
-    """QuPath's ``ImageResolutionLevel.Builder.estimateDownsample``: prefer what is nearly whole."""
-    x, y = full.width / level.width, full.height / level.height
-    power_of_2 = 2.0 ** math.floor(math.log2((x + y) / 2) + 0.5)
-    if (
-        abs(full.height / power_of_2 - level.height) < 2
-        and abs(full.width / power_of_2 - level.width) < 2
-    ):
-        return power_of_2
-    if abs(full.width / math.floor(x + 0.5) - level.width) <= 1:
-        x = float(math.floor(x + 0.5))
-    if abs(full.height / math.floor(y + 0.5) - level.height) <= 1:
-        y = float(math.floor(y + 0.5))
-    return power_of_2 if x != y and power_of_2 in (x, y) else (x + y) / 2
 
 
 def uri_from_path(path: Path) -> str:
