@@ -8,14 +8,14 @@ import sys
 
 import shapely
 
-from qpannot import detect_tissue, open_slide
-from qpannot.recipe import TissueSettings
+from qpannot import detect_tissue, load_recipe, open_slide
 
 
 def main(path: str, threshold: str = "200") -> None:
     """Write the outlines in full-resolution pixels, as QuPath reads them."""
     with open_slide(path) as slide:
-        outlines = detect_tissue(slide, TissueSettings(threshold=int(threshold)))
+        recipe = load_recipe("h2gnet", [f"tissue.threshold={threshold}"])
+        outlines = detect_tissue(slide, recipe.tissue)
     features = [
         {"type": "Feature", "geometry": shapely.geometry.mapping(outline), "properties": {}}
         for outline in outlines

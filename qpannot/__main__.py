@@ -1,0 +1,5 @@
+"""``python -m qpannot``."""
+
+from qpannot.cli import main
+
+main()

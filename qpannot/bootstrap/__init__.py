@@ -1,0 +1,1 @@
+"""The loop: rounds, proposals, the states of slides, and what comes next."""

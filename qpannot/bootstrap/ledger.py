@@ -1,0 +1,187 @@
+"""The record of rounds: plain JSON files in the project's ``qpannot`` folder.
+
+Deleting that folder loses history, never annotations: the state of a slide can be told from its
+annotations alone (``bootstrap.states``).
+
+    qpannot/rounds/001.json      a round: its method, its recipe, when it ran
+    qpannot/images/<id>.json     an image: its proposals as they were made, who said what of it
+    qpannot/snapshots/           files of the project as they were before each write
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import UUID
+
+import shapely
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from shapely.geometry import mapping, shape
+from shapely.geometry.base import BaseGeometry
+
+from qpannot.errors import FormatError
+from qpannot.qupath.files import HOUSE, ProjectFiles, write_atomically
+from qpannot.qupath.protocol import Fingerprint, Project
+
+FORMAT = 1
+
+_Record = TypeVar("_Record", bound=BaseModel)
+
+
+def now() -> str:
+    """Return the time as the ledger writes it: ISO 8601, UTC, whole seconds."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+class KeptProposal(BaseModel):
+    """A proposal as it was made, so that its correction can be measured.
+
+    ``geometry`` is GeoJSON in full-resolution pixels, exactly as stored in the project.
+    ``written`` is set once the project holds it; until then a rerun writes it.
+    """
+
+    id: UUID
+    round: int
+    method: str
+    model: str | None = None
+    score: float | None = None
+    class_name: str | None = None
+    made: str
+    written: bool = False
+    geometry: dict[str, Any]
+
+    @property
+    def shape(self) -> BaseGeometry:
+        """The geometry as shapely's, in full-resolution pixels."""
+        return shape(self.geometry)
+
+
+def geojson_of(geometry: BaseGeometry) -> dict[str, Any]:
+    """Return the GeoJSON object of a geometry, every digit kept."""
+    return dict(mapping(shapely.force_2d(geometry)))
+
+
+class Word(BaseModel):
+    """What a person said of a slide: ``reviewed`` or ``approved``, who (if they told), when."""
+
+    state: str
+    by: str = ""
+    when: str
+    data: tuple[int, int] | None = None
+    """The size and mtime of the data file it was said of."""
+
+
+class Seen(BaseModel):
+    """What was found when the image's data file was last read, and of which file that holds."""
+
+    size: int
+    mtime_ns: int
+    touched: bool
+    annotations: int
+    proposals: int
+
+    def holds_for(self, fingerprint: Fingerprint) -> bool:
+        """Tell whether the file is still the one that was read."""
+        return (self.size, self.mtime_ns) == (fingerprint.size, fingerprint.mtime_ns)
+
+
+class ImageRecord(BaseModel):
+    """All the ledger knows of one image."""
+
+    model_config = ConfigDict(extra="allow")
+
+    format: int = FORMAT
+    id: str
+    name: str
+    proposals: list[KeptProposal] = Field(default_factory=list)
+    nothing_found: dict[str, Any] | None = None
+    """The method, settings and time of the last proposal that came out empty."""
+    words: list[Word] = Field(default_factory=list)
+    seen: Seen | None = None
+
+    @property
+    def last_word(self) -> Word | None:
+        """What was said last."""
+        return self.words[-1] if self.words else None
+
+
+class RoundRecord(BaseModel):
+    """All the ledger knows of one round."""
+
+    model_config = ConfigDict(extra="allow")
+
+    format: int = FORMAT
+    number: int
+    method: str
+    started: str
+    finished: str | None = None
+    qpannot: str
+    recipe: dict[str, Any]
+    proposed: list[str] = Field(default_factory=list)
+    failed: dict[str, str] = Field(default_factory=dict)
+
+
+class Ledger:
+    """The ledger of one project.
+
+    Parameters
+    ----------
+    folder
+        The project's folder. Nothing is made there before something is recorded.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.house = folder / HOUSE
+        self._files = ProjectFiles(folder)
+
+    @classmethod
+    def of(cls, project: Project) -> Ledger:
+        """Return the ledger of a project."""
+        return cls(project.folder)
+
+    def image(self, image_id: str, name: str) -> ImageRecord:
+        """Return what is recorded of an image; an empty record where nothing is."""
+        found = self._read(self._image_path(image_id), ImageRecord)
+        return found or ImageRecord(id=image_id, name=name)
+
+    def round(self, number: int) -> RoundRecord | None:
+        """Return what is recorded of a round."""
+        return self._read(self._round_path(number), RoundRecord)
+
+    def rounds(self) -> list[RoundRecord]:
+        """Return every round, first to last."""
+        paths = sorted((self.house / "rounds").glob("*.json"))
+        return [record for path in paths if (record := self._read(path, RoundRecord))]
+
+    def save_image(self, record: ImageRecord) -> None:
+        """Record what is known of an image."""
+        self._write(self._image_path(record.id), record)
+
+    def save_round(self, record: RoundRecord) -> None:
+        """Record what is known of a round."""
+        self._write(self._round_path(record.number), record)
+
+    def _image_path(self, image_id: str) -> Path:
+        return self.house / "images" / f"{image_id}.json"
+
+    def _round_path(self, number: int) -> Path:
+        return self.house / "rounds" / f"{number:03d}.json"
+
+    def _read(self, path: Path, kind: type[_Record]) -> _Record | None:
+        try:
+            return kind.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except ValidationError as error:
+            raise FormatError(
+                path,
+                f"not a record of qpannot's ledger ({error.error_count()} problems, the first: "
+                f"{error.errors()[0]['msg']}).",
+                hint="Move the file away: that loses its history, and no annotation.",
+            ) from None
+
+    def _write(self, path: Path, record: BaseModel) -> None:
+        with self._files.locked():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, (record.model_dump_json(indent=1) + "\n").encode())

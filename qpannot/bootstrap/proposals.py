@@ -1,0 +1,89 @@
+"""Proposals: annotations the tool made, each carrying where it came from.
+
+The origin lies in the annotation's own metadata, so that it outlives the ledger and can be read
+in QuPath. ``qpannot.fingerprint`` is a digest of the geometry and class as they were proposed: an
+annotation that no longer matches it was corrected by a person.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import shapely
+from shapely.geometry.base import BaseGeometry
+
+from qpannot.qupath import Annotation, PathClass, as_stored
+
+ROUND = "qpannot.round"
+METHOD = "qpannot.method"
+MODEL = "qpannot.model"
+SCORE = "qpannot.score"
+FINGERPRINT = "qpannot.fingerprint"
+
+_GRID_PX = 0.01
+"""QuPath's precision grid. Finer differences are rounding, not a person's."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a proposal came from.
+
+    Parameters
+    ----------
+    round
+        The round it was made in, from 1.
+    method
+        ``AN1`` (a tissue threshold) or ``AN2`` (a network's heatmap), and with what.
+    model
+        The model bundle, where a network made it.
+    score
+        The model's confidence, 0 to 1.
+    """
+
+    round: int
+    method: str
+    model: str | None = None
+    score: float | None = None
+
+
+def make_proposal(
+    geometry: BaseGeometry, path_class: PathClass, origin: Origin, *, locked: bool
+) -> Annotation:
+    """Return an annotation that carries its origin.
+
+    Parameters
+    ----------
+    geometry
+        In full-resolution pixels of QuPath's frame.
+    """
+    metadata = {ROUND: str(origin.round), METHOD: origin.method}
+    if origin.model is not None:
+        metadata[MODEL] = origin.model
+    if origin.score is not None:
+        metadata[SCORE] = f"{origin.score:.4f}"
+    stored = as_stored(Annotation(geometry, path_class=path_class, locked=locked))
+    metadata[FINGERPRINT] = fingerprint_of(stored.geometry, path_class.name)
+    return stored.with_changes(metadata=metadata)
+
+
+def fingerprint_of(geometry: BaseGeometry, class_name: str | None) -> str:
+    """Return a digest of what a correction would change: the outline and the class."""
+    normal = shapely.normalize(geometry)
+    rounded = shapely.transform(normal, lambda xy: (xy / _GRID_PX).round() + 0.0)
+    digest = hashlib.sha256(shapely.to_wkb(rounded, byte_order=1))
+    digest.update((class_name or "").encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()[:16]
+
+
+def is_proposal(annotation: Annotation) -> bool:
+    """Tell whether qpannot made this annotation, corrected since or not."""
+    return FINGERPRINT in annotation.metadata
+
+
+def is_untouched(annotation: Annotation) -> bool:
+    """Tell whether this is a proposal whose outline and class nobody changed."""
+    wanted = annotation.metadata.get(FINGERPRINT)
+    return wanted is not None and wanted == fingerprint_of(
+        annotation.geometry, annotation.class_name
+    )

@@ -1,0 +1,104 @@
+"""What a person says of slides: reviewed, approved, or taken back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from qpannot.bootstrap.ledger import Ledger, Word, now
+from qpannot.bootstrap.states import STATE_KEY, ImageStatus, State, mirror, status_of
+from qpannot.errors import UsageError
+from qpannot.qupath import ImageChanges, Project, ProjectImage
+
+TAKEN_BACK = "taken back"
+
+
+def say(
+    project: Project,
+    images: Sequence[ProjectImage],
+    state: State,
+    *,
+    by: str = "",
+    allow_empty: bool = False,
+) -> list[ImageStatus]:
+    """Record that a person says ``state`` of images, and show it in the project.
+
+    Parameters
+    ----------
+    state
+        ``REVIEWED``: the annotations are right; ``APPROVED``: a second reader says so too.
+    by
+        Whatever the person wants to be known as; may be empty.
+    allow_empty
+        Accept images without annotations: all of their tissue is then non-tumour.
+
+    Returns
+    -------
+    list of ImageStatus
+        Of the images, afterwards.
+
+    Raises
+    ------
+    UsageError
+        When an image has no annotations and that was not allowed, or a second reader comes
+        before the first. Nothing is recorded then.
+    """
+    ledger = Ledger.of(project)
+    before = [status_of(image, ledger.image(image.id, image.name)) for image in images]
+    unreadable = [status for status in before if status.error]
+    if unreadable:
+        raise UsageError(f"{unreadable[0].image.name}: {unreadable[0].error}")
+    empty = [status.image.name for status in before if not status.annotations]
+    if empty and not allow_empty:
+        raise UsageError(
+            f"No annotations on {', '.join(empty)}; nothing was recorded.",
+            hint="If there is truly nothing to annotate there, say so with --empty.",
+        )
+    early = [
+        status.image.name
+        for status in before
+        if status.state not in (State.REVIEWED, State.APPROVED)
+    ]
+    if state is State.APPROVED and early:
+        raise UsageError(
+            f"Not reviewed yet: {', '.join(early)}; nothing was recorded.",
+            hint="A second reader comes after the first: 'qpannot approve' without "
+            "--second-reader marks slides reviewed.",
+        )
+    for image in images:
+        _record(ledger, image, state.value, by)
+    return _mirrored(project, ledger, images)
+
+
+def take_back(
+    project: Project, images: Sequence[ProjectImage], *, by: str = ""
+) -> list[ImageStatus]:
+    """Take back what was said of images; their states are again what their annotations tell."""
+    ledger = Ledger.of(project)
+    for image in images:
+        _record(ledger, image, TAKEN_BACK, by)
+    project.update_images({image.id: ImageChanges(metadata={STATE_KEY: None}) for image in images})
+    return _mirrored(project, ledger, images)
+
+
+def _record(ledger: Ledger, image: ProjectImage, state: str, by: str) -> None:
+    record = ledger.image(image.id, image.name)
+    fingerprint = image.fingerprint()
+    data = (fingerprint.size, fingerprint.mtime_ns)
+    record.words.append(Word(state=state, by=by, when=now(), data=data))
+    ledger.save_image(record)
+
+
+def _mirrored(
+    project: Project, ledger: Ledger, images: Sequence[ProjectImage]
+) -> list[ImageStatus]:
+    wanted = {image.id for image in images}
+
+    def statuses() -> list[ImageStatus]:
+        return [
+            status_of(image, ledger.image(image.id, image.name))
+            for image in project.images
+            if image.id in wanted
+        ]
+
+    mirror(project, statuses())
+    return statuses()

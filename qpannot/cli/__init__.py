@@ -1,0 +1,69 @@
+"""The command line. Commands import what they need when they run, so that help is quick."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from qpannot import __version__
+from qpannot.cli import demo, doctor, loop, projects
+from qpannot.errors import QpannotError
+
+EXAMPLES = """
+[bold]The loop, as you live it[/]
+
+  qpannot init slides/*.svs -o study     make a QuPath project of slides
+  qpannot bootstrap study                propose annotations; run it again after each correction
+  qpannot status study --pictures look   see where every slide stands
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done with some slides skipped (and named).
+"""
+
+app = typer.Typer(
+    name="qpannot",
+    help="Annotation and active learning for QuPath projects.",
+    epilog="Try it: qpannot demo",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_show_locals=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"qpannot {__version__}")
+        raise typer.Exit
+
+
+@app.callback(help="Annotation and active learning for QuPath projects.\n\n" + EXAMPLES)
+def _root(
+    version: bool = typer.Option(
+        False, "--version", callback=_show_version, is_eager=True, help="Show the version."
+    ),
+) -> None: ...
+
+
+app.command("init")(projects.init)
+app.command("bootstrap")(loop.bootstrap)
+app.command("status")(loop.status)
+app.command("approve")(loop.approve)
+app.command("relink")(projects.relink)
+app.command("demo")(demo.demo)
+app.command("doctor")(doctor.doctor)
+
+
+def main() -> None:
+    """Run the command line; a person's mistake ends in a message and an exit code."""
+    try:
+        app()
+    except QpannotError as error:
+        from qpannot.console import show_error
+
+        show_error(error)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:  # whoever read our output has seen enough, as "head" has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

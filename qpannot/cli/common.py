@@ -1,0 +1,93 @@
+"""Options and look-ups that several commands share."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from qpannot.errors import UsageError
+
+if TYPE_CHECKING:
+    from qpannot.geometry import Mpp
+    from qpannot.qupath import Project, ProjectImage
+
+SKIPPED = 3
+"""Exit code of a job that finished with some slides skipped."""
+
+ProjectArgument = Annotated[
+    Path,
+    typer.Argument(
+        metavar="[PROJECT]", help="A .qpproj file or its folder; the current folder by default."
+    ),
+]
+RecipeOption = Annotated[
+    str, typer.Option("--recipe", "-r", help="A shipped recipe (h2gnet, quick) or a YAML file.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Change one value of the recipe; may be repeated."
+    ),
+]
+MppOption = Annotated[
+    float | None,
+    typer.Option(
+        help="Micrometres per pixel of slides of which neither project nor file tells it.",
+    ),
+]
+BackendOption = Annotated[
+    str, typer.Option(help="How projects are read: auto or builtin (no Java needed).")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Write the result as JSON.")]
+
+
+def parse_mpp(value: float | None) -> Mpp | None:
+    """Return a resolution given on the command line.
+
+    Raises
+    ------
+    UsageError
+        When it is not a positive number.
+    """
+    from qpannot.geometry import Mpp
+
+    if value is None:
+        return None
+    try:
+        return Mpp.square(value)
+    except ValueError:
+        raise UsageError(
+            f"--mpp {value}: must be positive.", hint="A 40x scan has about 0.25, a 20x scan 0.5."
+        ) from None
+
+
+def select_images(project: Project, wanted: Sequence[str]) -> list[ProjectImage]:
+    """Return the images that names, IDs or patterns such as ``'case-1*'`` stand for.
+
+    Raises
+    ------
+    UsageError
+        When one of them stands for no image.
+    """
+    chosen: dict[str, ProjectImage] = {}
+    for text in wanted:
+        exact = [image for image in project.images if image.name == text]
+        found = (
+            exact
+            or [image for image in project.images if image.id == text]
+            or [image for image in project.images if fnmatch.fnmatchcase(image.name, text)]
+        )
+        if not found:
+            names = ", ".join(image.name for image in project.images[:5])
+            more = "" if len(project.images) <= 5 else f" and {len(project.images) - 5} more"
+            raise UsageError(
+                f"{project.path}: no image {text!r}.",
+                hint=f"Name it as QuPath shows it, by its ID, or with a pattern such as 'case-1*'. "
+                f"There are {names}{more}.",
+            )
+        chosen.update({image.id: image for image in found})
+    return list(chosen.values())

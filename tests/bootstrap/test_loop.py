@@ -1,0 +1,264 @@
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import shapely
+
+from qpannot.bootstrap import loop
+from qpannot.bootstrap.ledger import Ledger
+from qpannot.bootstrap.loop import bootstrap
+from qpannot.bootstrap.proposals import FINGERPRINT, METHOD, ROUND, is_untouched
+from qpannot.bootstrap.states import STATE_KEY, State, survey
+from qpannot.errors import LockedError, MissingSlideError
+from qpannot.qupath import Annotation, PathClass, Project, open_project
+from qpannot.recipe import load_recipe
+
+RECIPE = load_recipe("h2gnet", ["tissue.min_area_um2=10000", "tissue.requested_pixel_size_um=8"])
+
+
+@pytest.fixture
+def project(project_folder: Path) -> Iterator[Project]:
+    with open_project(project_folder, "r+") as opened:
+        yield opened
+
+
+def states(project: Project) -> list[State]:
+    return [status.state for status in survey(project, Ledger.of(project))]
+
+
+def drawn() -> Annotation:
+    return Annotation(shapely.box(10, 10, 400, 300), path_class=PathClass("Stroma"), name="mine")
+
+
+def test_round_one_outlines_the_tissue_of_every_slide_that_has_some(project: Project) -> None:
+    outcome = bootstrap(project, RECIPE)
+    assert [proposed.name for proposed in outcome.proposed] == ["one.svs", "two.svs"]
+    assert [image.name for image in outcome.empty] == ["glass.svs"]
+    assert outcome.round == 1 and not outcome.failed
+    assert states(project) == [State.PROPOSED, State.PROPOSED, State.UNANNOTATED]
+    (proposal,) = project.images[0].annotations()
+    ellipse = shapely.transform(
+        shapely.Point(0, 0).buffer(1, quad_segs=64), lambda xy: xy * (512, 384) + (1024, 768)
+    )
+    shared = proposal.geometry.intersection(ellipse).area
+    assert shared / proposal.geometry.union(ellipse).area > 0.95
+    mm2 = proposal.geometry.area * 0.5**2 / 1e6
+    assert outcome.proposed[0].area_mm2 == pytest.approx(mm2)
+
+
+def test_a_proposal_carries_its_origin(project: Project) -> None:
+    bootstrap(project, RECIPE)
+    (proposal,) = project.images[0].annotations()
+    assert proposal.metadata[ROUND] == "1"
+    assert proposal.metadata[METHOD] == "AN1: tissue threshold 200"
+    assert is_untouched(proposal)
+    assert (proposal.class_name, proposal.locked) == ("Tumor", False)
+    (kept,) = Ledger.of(project).image("1", "one.svs").proposals
+    assert (kept.id, kept.round, kept.written) == (proposal.id, 1, True)
+    assert shapely.equals_exact(kept.shape, proposal.geometry)
+    record = Ledger.of(project).round(1)
+    assert record is not None and record.proposed == ["1", "2"] and record.finished
+    assert record.recipe["tissue"]["min_area_um2"] == 10_000
+
+
+def test_the_state_is_shown_in_the_project(project: Project) -> None:
+    bootstrap(project, RECIPE)
+    with open_project(project.path) as again:
+        assert again.images[0].metadata[STATE_KEY] == "proposed"
+        assert again.images[0].tags == ("qpannot: proposed",)
+        assert STATE_KEY not in again.images[2].metadata
+        assert "Tumor" in [path_class.name for path_class in again.classes]
+
+
+def test_repeating_does_nothing_twice(project: Project) -> None:
+    bootstrap(project, RECIPE)
+    before = [image.fingerprint() for image in project.images]
+    outcome = bootstrap(project, RECIPE)
+    assert outcome.round is None and not outcome.proposed and not outcome.empty
+    assert [image.fingerprint() for image in project.images] == before
+
+
+def test_an_image_a_person_annotated_is_never_touched(project: Project) -> None:
+    project.images[0].write_annotations(add=[drawn()])
+    before = project.images[0].fingerprint()
+    outcome = bootstrap(project, RECIPE, only=project.images)
+    assert [proposed.name for proposed in outcome.proposed] == ["two.svs"]
+    assert project.images[0].fingerprint() == before
+    assert states(project)[0] is State.REVIEWED
+
+
+def test_a_corrected_proposal_is_reviewed(project: Project) -> None:
+    bootstrap(project, RECIPE)
+    image = project.images[0]
+    (proposal,) = image.annotations()
+    cut = proposal.geometry.difference(shapely.box(0, 0, 900, 3000))
+    image.write_annotations(replace=[(proposal, proposal.with_changes(geometry=cut))])
+    assert states(project)[0] is State.REVIEWED
+    bootstrap(project, RECIPE)
+    assert project.images[0].metadata[STATE_KEY] == "reviewed"
+    assert project.images[0].tags == ("qpannot: reviewed",)
+
+
+def test_another_class_is_a_correction_and_another_name_is_none(project: Project) -> None:
+    bootstrap(project, RECIPE)
+    corrections: tuple[dict[str, Any], ...] = (
+        {"path_class": PathClass("Stroma")},
+        {"name": "seen"},
+    )
+    for image, changes in zip(project.images, corrections, strict=False):
+        (proposal,) = image.annotations()
+        image.write_annotations(replace=[(proposal, proposal.with_changes(**changes))])
+    assert states(project)[:2] == [State.REVIEWED, State.PROPOSED]
+
+
+def test_what_a_person_draws_beside_a_proposal_leaves_it_a_proposal(project: Project) -> None:
+    bootstrap(project, RECIPE)
+    project.images[0].write_annotations(add=[drawn()])
+    status = survey(project, Ledger.of(project))[0]
+    assert status.state is State.PROPOSED and "1 more drawn" in status.reason
+
+
+def test_a_deleted_proposal_is_not_made_again_unless_asked_for(project: Project) -> None:
+    bootstrap(project, RECIPE)
+    image = project.images[0]
+    image.write_annotations(remove=image.annotations())
+    assert bootstrap(project, RECIPE).round is None
+    status = survey(project, Ledger.of(project))[0]
+    assert status.rejected and status.state is State.UNANNOTATED
+    outcome = bootstrap(project, RECIPE, only=[project.images[0]])
+    assert [proposed.name for proposed in outcome.proposed] == ["one.svs"]
+
+
+def test_a_proposal_replaced_by_a_persons_drawing_is_reviewed(project: Project) -> None:
+    bootstrap(project, RECIPE)
+    image = project.images[0]
+    image.write_annotations(remove=image.annotations(), add=[drawn()])
+    assert states(project)[0] is State.REVIEWED
+
+
+def test_the_state_can_be_told_without_the_ledger(project: Project) -> None:
+    bootstrap(project, RECIPE)
+    image = project.images[1]
+    (proposal,) = image.annotations()
+    cut = proposal.with_changes(geometry=proposal.geometry.buffer(-50))
+    image.write_annotations(replace=[(proposal, cut)])
+    shutil.rmtree(project.folder / "qpannot")
+    assert states(project) == [State.PROPOSED, State.REVIEWED, State.UNANNOTATED]
+
+
+def test_a_batch_lets_only_so_many_slides_wait(project: Project) -> None:
+    recipe = load_recipe("h2gnet", ["round.slides=1", "tissue.min_area_um2=10000"])
+    assert len(bootstrap(project, recipe).proposed) == 1
+    assert bootstrap(project, recipe).round is None
+    image = project.images[0]
+    (proposal,) = image.annotations()
+    image.write_annotations(
+        replace=[(proposal, proposal.with_changes(geometry=proposal.geometry.buffer(-50)))]
+    )
+    assert [proposed.name for proposed in bootstrap(project, recipe).proposed] == ["two.svs"]
+
+
+def test_a_missing_slide_is_named_and_the_rest_goes_on(project: Project) -> None:
+    path = project.images[0].path
+    assert path is not None
+    path.unlink()
+    outcome = bootstrap(project, RECIPE)
+    ((image, error),) = outcome.failed
+    assert image.name == "one.svs" and isinstance(error, MissingSlideError)
+    assert [proposed.name for proposed in outcome.proposed] == ["two.svs"]
+    record = Ledger.of(project).round(1)
+    assert record is not None and list(record.failed) == ["1"]
+
+
+@pytest.mark.parametrize("moment", ["before the write", "after the write"])
+def test_a_crash_around_the_write_is_made_good_by_the_next_run(
+    project: Project, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    class Crash(BaseException): ...
+
+    def crash(*args: object) -> None:
+        raise Crash
+
+    with monkeypatch.context() as patched:
+        if moment == "after the write":
+            patched.setattr(loop, "_mark_written", crash)
+        else:
+            patched.setattr(
+                "qpannot.qupath.files.write_atomically", _crash_on("data.qpdata", Crash)
+            )
+        with pytest.raises(Crash):
+            bootstrap(project, RECIPE)
+    with open_project(project.path, "r+") as again:
+        bootstrap(again, RECIPE)
+        assert states(again) == [State.PROPOSED, State.PROPOSED, State.UNANNOTATED]
+        for image in again.images[:2]:
+            (proposal,) = image.annotations()
+            kept = Ledger.of(again).image(image.id, image.name).proposals
+            assert [(each.id, each.written) for each in kept] == [(proposal.id, True)]
+
+
+def _crash_on(name: str, crash: type[BaseException]) -> Callable[[Path, bytes], None]:
+    from qpannot.qupath.files import write_atomically
+
+    def write(path: Path, data: bytes) -> None:
+        if path.name == name:
+            raise crash
+        write_atomically(path, data)
+
+    return write
+
+
+def test_two_runs_on_one_project_do_not_mix(project: Project) -> None:
+    code = (
+        "import sys, pathlib; from filelock import FileLock\n"
+        "house = pathlib.Path(sys.argv[1]) / 'qpannot'; house.mkdir(exist_ok=True)\n"
+        "with FileLock(house / 'run.lock'):\n"
+        "    print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(project.folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as other:
+        assert other.stdout is not None and other.stdin is not None
+        assert other.stdout.readline().strip() == b"held"
+        with pytest.raises(LockedError, match="another 'qpannot bootstrap'"):
+            bootstrap(project, RECIPE)
+        other.stdin.close()
+    assert states(project)[0] is State.UNANNOTATED
+
+
+def test_a_slide_without_resolution_is_measured_in_pixels_or_as_told(
+    make_slide: Callable[..., Path], tmp_path: Path
+) -> None:
+    from qpannot.geometry import Mpp
+    from qpannot.linking import describe_slide
+
+    path = make_slide(tmp_path / "slides" / "plain.svs", mpp=None)
+    with open_project(tmp_path / "study", "x") as project:
+        project.add_images([describe_slide(path)])
+        assert project.images[0].server.mpp is None
+        recipe = load_recipe("h2gnet", ["tissue.requested_downsample=16"])
+        outcome = bootstrap(project, recipe)
+        assert outcome.proposed[0].area_mm2 is None
+        project.images[0].write_annotations(remove=project.images[0].annotations())
+        outcome = bootstrap(project, RECIPE, only=project.images, mpp=Mpp.square(0.5))
+        area_px = project.images[0].annotations()[0].geometry.area
+        assert outcome.proposed[0].area_mm2 == pytest.approx(area_px * 0.25 / 1e6)
+
+
+def test_the_fingerprint_does_not_depend_on_where_a_ring_begins(project: Project) -> None:
+    bootstrap(project, RECIPE)
+    (proposal,) = project.images[0].annotations()
+    assert isinstance(proposal.geometry, shapely.Polygon)
+    ring = list(proposal.geometry.exterior.coords)[:-1]
+    turned = shapely.Polygon(ring[5:] + ring[:5])
+    assert is_untouched(proposal.with_changes(geometry=turned))
+    assert not is_untouched(proposal.with_changes(geometry=turned.buffer(1)))
+    assert len(proposal.metadata[FINGERPRINT]) == 16

@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import importlib.metadata
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from qpannot.qupath import open_project
+
+COMMANDS = ("init", "bootstrap", "status", "approve", "relink", "demo", "doctor")
+HEAVY = ("torch", "jpype", "napari", "lightning", "dask", "openslide", "scipy", "skimage", "numpy")
+
+
+def test_help_names_every_command_and_gives_examples(qpannot: Any) -> None:
+    shown = qpannot("--help").out
+    assert all(command in shown for command in COMMANDS)
+    for command in COMMANDS:
+        assert "qpannot " + command in qpannot(command, "--help").out.replace("\n", " ")
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; sys.argv = ['qpannot', '--help']\n"
+        "from qpannot.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print(','.join(sorted(sys.modules)), file=sys.stderr)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {name.split(".")[0] for name in ended.stderr.strip().splitlines()[-1].split(",")}
+    assert "typer" in loaded
+    assert not loaded & set(HEAVY)
+
+
+def test_version_is_the_packages(qpannot: Any) -> None:
+    assert qpannot("--version").out.strip() == f"qpannot {importlib.metadata.version('qpannot')}"
+
+
+def test_the_first_round_from_slides_to_review(
+    qpannot: Any, slide_file: Path, tmp_path: Path
+) -> None:
+    study = tmp_path / "study"
+    assert "slides added: 1," in qpannot("init", slide_file.parent, "-o", study).out
+    assert qpannot("init", slide_file.parent, "-o", study, "--json").json["added"] == []
+    first = qpannot("bootstrap", study, "--set", "tissue.min_area_um2=10000", "--json").json
+    assert [each["name"] for each in first["proposed"]] == ["one.svs"]
+    assert first["states"]["proposed"] == 1 and "QuPath" in first["next"]
+    again = qpannot("bootstrap", "project.qpproj", cwd=study)
+    assert "Nothing to propose" in again.out
+    qpannot("approve", study, "one*", "--by", "AB")
+    (image,) = qpannot("status", study, "--json").json["images"]
+    assert (image["state"], image["annotations"], image["mpp"]) == ("reviewed", 1, [0.5, 0.5])
+    assert image["size_px"] == [2048, 1536] and image["slide_found"]
+    assert (
+        qpannot("status", study / "project.qpproj").out.splitlines()[1].split("\t")[2] == "reviewed"
+    )
+
+
+def test_status_draws_pictures_and_changes_nothing(
+    qpannot: Any, project_folder: Path, files_below: Any, tmp_path: Path
+) -> None:
+    qpannot("bootstrap", project_folder, "--set", "tissue.min_area_um2=10000")
+    before = files_below(project_folder)
+    shown = qpannot("status", project_folder, "--pictures", tmp_path / "look", "--json").json
+    assert files_below(project_folder) == before
+    pictures = [Path(image["picture"]) for image in shown["images"]]
+    assert all(picture.is_file() for picture in pictures)
+    assert (tmp_path / "look" / "overview.png").is_file()
+    outlined, glass = (np.asarray(Image.open(pictures[index]).convert("RGB")) for index in (0, 2))
+    assert (outlined == (200, 0, 0)).all(axis=-1).any()
+    assert not (glass == (200, 0, 0)).all(axis=-1).any()
+
+
+def test_missing_slides_are_named_skipped_and_relinked(
+    qpannot: Any, project_folder: Path, tmp_path: Path
+) -> None:
+    shutil.move(tmp_path / "slides" / "two.svs", tmp_path / "two.svs")
+    options = ("--set", "tissue.min_area_um2=10000")
+    ended = qpannot("bootstrap", project_folder, *options, code=3)
+    assert "Skipped two.svs" in ended.err and "qpannot relink" in ended.err
+    assert "one.svs: 1 annotation" in ended.out
+    assert "the slide is missing" in qpannot("status", project_folder).out
+    (tmp_path / "archive" / "deep").mkdir(parents=True)
+    shutil.copy(tmp_path / "slides" / "one.svs", tmp_path / "archive" / "two.svs")
+    assert (
+        "not 1,536 x 2,048 px"
+        in qpannot("relink", project_folder, tmp_path / "archive", code=3).out
+    )
+    shutil.move(tmp_path / "two.svs", tmp_path / "archive" / "deep" / "two.svs")
+    assert "1 of 1" in qpannot("relink", project_folder, tmp_path / "archive").out
+    assert "two.svs: 1 annotation" in qpannot("bootstrap", project_folder, *options).out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (("bootstrap", "nowhere"), 1, "no QuPath project is there"),
+        (("bootstrap", ".", "--recipe", "h2gnt"), 2, "Did you mean h2gnet"),
+        (("bootstrap", ".", "--set", "tissue.treshold=2"), 2, "did you mean tissue.threshold"),
+        (("bootstrap", ".", "--mpp", "-1"), 2, "must be positive"),
+        (("bootstrap", ".", "--image", "three"), 2, "no image 'three'"),
+        (("bootstrap", ".", "--backend", "java"), 2, "no backend 'java'"),
+        (("approve", "three"), 2, "no image 'three'"),
+        (("approve", "one.svs"), 2, "No annotations on one.svs"),
+        (("init", "nowhere", "-o", "x"), 2, "no such file"),
+        (("init", "data", "-o", "x"), 2, "no slides"),
+        (("init", "classes.txt", "-o", "x", "--image-type", "pas"), 2, "no such type"),
+        (("relink", ".", "nowhere"), 2, "no such file"),
+        (("frobnicate",), 2, "No such command"),
+    ],
+)
+def test_a_mistake_ends_in_a_message_and_an_exit_code(
+    qpannot: Any, project_folder: Path, arguments: tuple[str, ...], code: int, says: str
+) -> None:
+    (project_folder / "data.txt").touch()
+    (project_folder / "classifiers").mkdir(exist_ok=True)
+    shutil.rmtree(project_folder / "data" / "3")
+    for thumbnail in project_folder.rglob("thumbnail.jpg"):
+        thumbnail.unlink()
+    ended = qpannot(*arguments, code=code, cwd=project_folder)
+    assert says in ended.err.replace("\n", " ")
+
+
+def test_a_slide_that_cannot_be_read_is_skipped_and_named(
+    qpannot: Any, shared_data: Path, slide_file: Path, tmp_path: Path
+) -> None:
+    broken = shared_data / "slides" / "bad" / "broken.svs"
+    ended = qpannot("init", slide_file, broken, "-o", tmp_path / "study", code=3)
+    assert "broken.svs" in ended.err and "slides added: 1," in ended.out
+    with open_project(tmp_path / "study") as project:
+        assert [image.name for image in project.images] == ["one.svs"]
+
+
+def test_a_folder_of_dicom_parts_is_one_slide(
+    qpannot: Any, shared_data: Path, tmp_path: Path
+) -> None:
+    result = qpannot(
+        "init", shared_data / "slides" / "dicom", "-o", tmp_path / "study", "--json"
+    ).json
+    assert len(result["added"]) == 1 and not result["failed"]
+    with open_project(tmp_path / "study") as project:
+        size = project.images[0].server.size
+        assert size is not None and (size.width, size.height) == (2220, 2967)
+
+
+def test_doctor_says_what_is_there_and_what_absences_mean(qpannot: Any, tmp_path: Path) -> None:
+    found = {each["what"]: each for each in qpannot("doctor", "--json").json}
+    assert {"QuPath", "project backend", "OpenSlide", "torch", "GPU", "OpenVINO", "disk"} <= set(
+        found
+    )
+    assert found["OpenSlide"]["verdict"] == "ok"
+    assert all(each["meaning"] for each in found.values() if each["verdict"] == "absent")
+    assert "OpenSlide" in qpannot("doctor").out
+
+
+def test_doctor_finds_the_qupath_it_is_told_of(
+    qpannot: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PAQUO_QUPATH_DIR", str(tmp_path))
+    found = {each["what"]: each for each in qpannot("doctor", "--json").json}
+    assert found["QuPath"] == {
+        "what": "QuPath",
+        "verdict": "ok",
+        "found": str(tmp_path),
+        "meaning": "",
+    }
+    monkeypatch.setenv("PAQUO_QUPATH_DIR", str(tmp_path / "gone"))
+    found = {each["what"]: each for each in qpannot("doctor", "--json").json}
+    assert found["QuPath"]["verdict"] == "absent"
+
+
+def test_the_demo_runs_the_main_job_and_repeats_nothing(qpannot: Any, tmp_path: Path) -> None:
+    arguments = ("demo", tmp_path / "demo", "--slides", "2", "--size", "2048")
+    first = qpannot(*arguments)
+    assert "proposed for 2 slides" in first.out
+    assert (tmp_path / "demo" / "pictures" / "overview.png").is_file()
+    with open_project(tmp_path / "demo" / "project") as project:
+        assert [len(image.annotations()) for image in project.images] == [1, 1]
+        assert project.images[0].metadata["patient"] and project.images[0].metadata["grade"]
+        before = [image.fingerprint() for image in project.images]
+    assert "Nothing to propose" in qpannot(*arguments).out
+    with open_project(tmp_path / "demo" / "project") as project:
+        assert [image.fingerprint() for image in project.images] == before
