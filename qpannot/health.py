@@ -37,8 +37,14 @@ class Finding:
     meaning: str = ""
 
 
-def examine(folder: Path) -> list[Finding]:
-    """Look at the machine; ``folder`` is where projects are kept, for the free space."""
+def examine(folder: Path) -> Iterator[Finding]:
+    """Look at the machine, one thing after the other.
+
+    Parameters
+    ----------
+    folder
+        Where projects are kept, for the free space.
+    """
     checks: list[Callable[[], Finding]] = [
         _python,
         _qupath,
@@ -50,7 +56,8 @@ def examine(folder: Path) -> list[Finding]:
         _openvino,
         lambda: _disk(folder),
     ]
-    return [check() for check in checks]
+    for check in checks:
+        yield check()
 
 
 def _python() -> Finding:

@@ -38,7 +38,8 @@ class KeptProposal(BaseModel):
     """A proposal as it was made, so that its correction can be measured.
 
     ``geometry`` is GeoJSON in full-resolution pixels, exactly as stored in the project.
-    ``written`` is set once the project holds it; until then a rerun writes it.
+    ``written`` is set once the project holds it; until then a rerun writes it. ``replaced`` is set
+    when another proposal took its place before a person had touched it.
     """
 
     id: UUID
@@ -49,6 +50,7 @@ class KeptProposal(BaseModel):
     class_name: str | None = None
     made: str
     written: bool = False
+    replaced: bool = False
     geometry: dict[str, Any]
 
     @property
@@ -99,6 +101,11 @@ class ImageRecord(BaseModel):
     """The method, settings and time of the last proposal that came out empty."""
     words: list[Word] = Field(default_factory=list)
     seen: Seen | None = None
+
+    @property
+    def standing(self) -> list[KeptProposal]:
+        """The proposals that were written and not replaced by later ones."""
+        return [kept for kept in self.proposals if kept.written and not kept.replaced]
 
     @property
     def last_word(self) -> Word | None:

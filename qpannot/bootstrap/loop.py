@@ -19,7 +19,7 @@ from qpannot.bootstrap.ledger import (
     geojson_of,
     now,
 )
-from qpannot.bootstrap.proposals import Origin, make_proposal
+from qpannot.bootstrap.proposals import Origin, is_untouched, make_proposal
 from qpannot.bootstrap.states import ImageStatus, State, look, mirror, status_of, survey
 from qpannot.errors import LockedError, QpannotError
 from qpannot.geometry import Mpp
@@ -58,6 +58,8 @@ class Proposed:
     area_mm2: float | None
     """``None`` where the slide's pixel size is unknown."""
     seconds: float
+    replaced: int = 0
+    """Untouched proposals these took the place of."""
 
 
 @dataclass
@@ -71,6 +73,8 @@ class Outcome:
     proposed, empty, failed
         Images proposed for; those where nothing was found; those that were skipped, with the
         error.
+    left_alone
+        Images that were asked for but hold a person's work.
     statuses
         Every image of the project, afterwards.
     """
@@ -79,6 +83,7 @@ class Outcome:
     proposed: list[Proposed] = field(default_factory=list)
     empty: list[ProjectImage] = field(default_factory=list)
     failed: list[tuple[ProjectImage, QpannotError]] = field(default_factory=list)
+    left_alone: list[ImageStatus] = field(default_factory=list)
     statuses: list[ImageStatus] = field(default_factory=list)
 
 
@@ -102,8 +107,9 @@ def bootstrap(
     project
         Opened for writing.
     only
-        Propose for these images alone, of those that are unannotated; also for images whose
-        proposal a person deleted, or where nothing was found before.
+        Propose for these images alone, and anew: also where a person deleted the proposal or
+        nothing was found before, and in place of proposals that nobody touched. Images with a
+        person's work are left alone all the same.
     mpp
         Resolution of slides of which neither the project nor the file tells it.
     each
@@ -141,6 +147,8 @@ def _first_round(
     _finish_broken_off(ledger, statuses.values())
     targets = _targets(list(statuses.values()), ledger, recipe, only)
     outcome = Outcome(round=1 if targets else None)
+    asked = {image.id for image in only or ()} - {image.id for image in targets}
+    outcome.left_alone = [statuses[image_id] for image_id in statuses if image_id in asked]
     if targets:
         path_class = _ensure_class(project, recipe)
         record = ledger.round(1) or RoundRecord(
@@ -199,11 +207,13 @@ def _targets(
     settings = recipe.tissue.model_dump(mode="json")
     targets = []
     for status in statuses:
-        if status.state is not State.UNANNOTATED or status.error:
+        if status.error:
             continue
         if asked is not None:
-            if status.image.id in asked:
+            if status.image.id in asked and status.state in (State.UNANNOTATED, State.PROPOSED):
                 targets.append(status.image)
+            continue
+        if status.state is not State.UNANNOTATED:
             continue
         nothing = ledger.image(status.image.id, status.image.name).nothing_found
         if not status.rejected and not (nothing and nothing["settings"] == settings):
@@ -234,6 +244,9 @@ def _propose(
         pixel_um = slide.mpp_or_none
     record = ledger.image(image.id, image.name)
     origin = Origin(round=1, method=_method(recipe))
+    earlier = [annotation for annotation in image.annotations() if is_untouched(annotation)]
+    if not outlines and earlier:
+        return None
     if not outlines:
         record.nothing_found = {
             "method": origin.method,
@@ -250,7 +263,7 @@ def _propose(
     record.proposals = [kept for kept in record.proposals if kept.written]
     record.proposals += [_kept(proposal, origin) for proposal in proposals]
     ledger.save_image(record)  # what is about to be written, so that a crash loses no origin
-    image.write_annotations(add=proposals)
+    image.write_annotations(add=proposals, remove=earlier)
     _mark_written(image, ledger, record)
     area_um2 = sum(p.geometry.area for p in proposals) * (
         pixel_um.x * pixel_um.y if pixel_um else 0
@@ -261,6 +274,7 @@ def _propose(
         len(proposals),
         area_um2 / 1e6 if pixel_um else None,
         time.monotonic() - started,
+        len(earlier),
     )
 
 
@@ -279,7 +293,9 @@ def _kept(proposal: Annotation, origin: Origin) -> KeptProposal:
 
 
 def _mark_written(image: ProjectImage, ledger: Ledger, record: ImageRecord) -> None:
+    present = {annotation.id for annotation in image.annotations()}
     for kept in record.proposals:
+        kept.replaced = kept.written and kept.id not in present
         kept.written = True
     record.seen = look(image, record)
     ledger.save_image(record)
@@ -292,4 +308,8 @@ def _finish_broken_off(ledger: Ledger, statuses: Any) -> None:
             continue
         record = ledger.image(status.image.id, status.image.name)
         if any(not kept.written for kept in record.proposals):
+            present = {annotation.id for annotation in status.image.annotations()}
+            record.proposals = [
+                kept for kept in record.proposals if kept.written or kept.id in present
+            ]
             _mark_written(status.image, ledger, record)

@@ -123,8 +123,10 @@ def look(image: ProjectImage, record: ImageRecord) -> Seen:
         )
     annotations = image.annotations()
     proposals = [annotation for annotation in annotations if is_proposal(annotation)]
-    written = {proposal.id for proposal in record.proposals if proposal.written}
-    gone = written - {annotation.id for annotation in annotations}
+    present = {annotation.id for annotation in annotations}
+    gone = {kept.id for kept in record.standing} - present
+    if any(kept.id in present for kept in record.proposals if not kept.written):
+        gone = set()  # a run broke off after it had replaced them, before it could say so
     drawn = len(annotations) - len(proposals)
     return Seen(
         size=fingerprint.size,
@@ -166,7 +168,7 @@ def _tell(record: ImageRecord, seen: Seen) -> tuple[State, str]:
         if record.nothing_found:
             return State.UNANNOTATED, f"{record.nothing_found['method']} found nothing"
         return State.UNANNOTATED, "no annotations"
-    if not seen.proposals and not any(kept.written for kept in record.proposals):
+    if not seen.proposals and not record.standing:
         return State.REVIEWED, "annotated by a person, never proposed for"
     if seen.touched:
         return State.REVIEWED, "the proposal was corrected"
@@ -176,7 +178,7 @@ def _tell(record: ImageRecord, seen: Seen) -> tuple[State, str]:
 
 
 def _is_rejected(record: ImageRecord, seen: Seen) -> bool:
-    return not seen.annotations and any(kept.written for kept in record.proposals)
+    return not seen.annotations and bool(record.standing)
 
 
 def _round_of(record: ImageRecord) -> int | None:

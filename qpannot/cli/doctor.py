@@ -27,18 +27,15 @@ def doctor(
     from qpannot.console import say, show_json
     from qpannot.health import examine
 
-    findings = examine(folder)
-    if json:
-        show_json([finding.__dict__ for finding in findings])
-    else:
-        marks = {
-            "ok": "[green]ok[/]     ",
-            "absent": "[yellow]absent[/] ",
-            "bad": "[red]bad[/]    ",
-        }
-        for finding in findings:
+    marks = {"ok": "[green]ok[/]     ", "absent": "[yellow]absent[/] ", "bad": "[red]bad[/]    "}
+    findings = []
+    for finding in examine(folder):
+        findings.append(finding)
+        if not json:
             say(f"{marks[finding.verdict]}[bold]{finding.what}[/]: {escape(finding.found)}")
             if finding.meaning:
                 say(f"        {escape(finding.meaning)}")
+    if json:
+        show_json([finding.__dict__ for finding in findings])
     if any(finding.verdict == "bad" for finding in findings):
         raise typer.Exit(1)

@@ -41,7 +41,8 @@ def bootstrap(
 
     Round 1 proposes a tissue threshold's outlines (AN1) on every unannotated slide, for a
     person to correct in QuPath. What a person annotated is never touched; repeating the command
-    does nothing twice.
+    does nothing twice. With --image, proposals that nobody touched are made anew, so that other
+    settings can be tried.
 
     Examples:
 
@@ -49,7 +50,7 @@ def bootstrap(
 
       qpannot bootstrap study --recipe quick --set tissue.threshold=220
 
-      qpannot bootstrap study --image 'case-1*'
+      qpannot bootstrap study --image 'case-1*' --set tissue.threshold=220
     """
     from qpannot.bootstrap.loop import bootstrap as step
     from qpannot.console import progress, show_json
@@ -88,13 +89,18 @@ def show_outcome(project: Project, outcome: Outcome) -> None:
     if outcome.round is None:
         say("Nothing to propose.")
     for proposed in outcome.proposed:
-        area = "" if proposed.area_mm2 is None else f", {proposed.area_mm2:,.2f} mm²"
+        area = ", pixel size unknown: the recipe's px settings were used; --mpp tells it"
+        if proposed.area_mm2 is not None:
+            area = f", {proposed.area_mm2:,.2f} mm²"
         count = (
             "1 annotation" if proposed.annotations == 1 else f"{proposed.annotations} annotations"
         )
-        say(f"  {escape(proposed.name)}: {count}{area} ({proposed.seconds:.1f} s)")
+        anew = ", in place of an untouched proposal" if proposed.replaced else ""
+        say(f"  {escape(proposed.name)}: {count}{area}{anew} ({proposed.seconds:.1f} s)")
     for image in outcome.empty:
         say(f"  {escape(image.name)}: no tissue found")
+    for status in outcome.left_alone:
+        say(f"  {escape(status.image.name)}: left alone, it is {status.state} ({status.reason})")
     if outcome.round is not None:
         skipped = f", {len(outcome.failed)} skipped" if outcome.failed else ""
         say(f"Round {outcome.round}: proposed for {len(outcome.proposed)} slides{skipped}.")
@@ -122,6 +128,7 @@ def _outcome_json(project: Project, outcome: Outcome) -> dict[str, Any]:
         "round": outcome.round,
         "proposed": [asdict(proposed) for proposed in outcome.proposed],
         "nothing_found": [image.name for image in outcome.empty],
+        "left_alone": [status.image.name for status in outcome.left_alone],
         "failed": [
             {"image_id": image.id, "name": image.name, "error": error.message, "next": error.hint}
             for image, error in outcome.failed

@@ -93,6 +93,64 @@ def test_an_image_a_person_annotated_is_never_touched(project: Project) -> None:
     assert states(project)[0] is State.REVIEWED
 
 
+def test_an_untouched_proposal_is_made_anew_when_asked_for(project: Project) -> None:
+    bootstrap(project, RECIPE)
+    (first,) = project.images[0].annotations()
+    finer = load_recipe("h2gnet", ["tissue.min_area_um2=10000", "tissue.dilate_boundaries=true"])
+    outcome = bootstrap(project, finer, only=project.images[:1])
+    assert [(each.name, each.replaced) for each in outcome.proposed] == [("one.svs", 1)]
+    (second,) = project.images[0].annotations()
+    assert second.id != first.id and second.geometry.area > first.geometry.area
+    assert states(project)[0] is State.PROPOSED
+    kept = Ledger.of(project).image("1", "one.svs").proposals
+    assert [(each.id, each.replaced) for each in kept] == [(first.id, True), (second.id, False)]
+
+
+def test_a_proposal_stays_where_other_settings_find_nothing(project: Project) -> None:
+    bootstrap(project, RECIPE)
+    before = project.images[0].fingerprint()
+    nothing = load_recipe("h2gnet", ["tissue.threshold=1"])
+    assert [i.name for i in bootstrap(project, nothing, only=project.images[:1]).empty] == [
+        "one.svs"
+    ]
+    assert project.images[0].fingerprint() == before
+    assert states(project)[0] is State.PROPOSED
+
+
+def test_a_corrected_proposal_is_left_alone_when_asked_for(project: Project) -> None:
+    bootstrap(project, RECIPE)
+    image = project.images[0]
+    (proposal,) = image.annotations()
+    image.write_annotations(
+        replace=[(proposal, proposal.with_changes(geometry=proposal.geometry.buffer(-50)))]
+    )
+    before = image.fingerprint()
+    outcome = bootstrap(project, RECIPE, only=project.images[:1])
+    assert [status.image.name for status in outcome.left_alone] == ["one.svs"]
+    assert image.fingerprint() == before
+
+
+def test_a_crash_while_a_proposal_is_made_anew_is_no_correction(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Crash(BaseException): ...
+
+    def crash(*args: object) -> None:
+        raise Crash
+
+    bootstrap(project, RECIPE)
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "_mark_written", crash)
+        with pytest.raises(Crash):
+            bootstrap(project, RECIPE, only=project.images[:1])
+    assert states(project)[0] is State.PROPOSED
+    bootstrap(project, RECIPE)
+    (proposal,) = project.images[0].annotations()
+    record = Ledger.of(project).image("1", "one.svs")
+    assert [kept.id for kept in record.standing] == [proposal.id]
+    assert states(project)[0] is State.PROPOSED
+
+
 def test_a_corrected_proposal_is_reviewed(project: Project) -> None:
     bootstrap(project, RECIPE)
     image = project.images[0]
