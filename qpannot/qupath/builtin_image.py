@@ -9,26 +9,46 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 from uuid import UUID
 
 from qpannot.errors import ConcurrentChangeError, ProjectError
 from qpannot.qupath import gson, server
 from qpannot.qupath.annotation import Annotation, PathClass, differences
+from qpannot.qupath.files import ProjectFiles
 from qpannot.qupath.protocol import Fingerprint
 from qpannot.qupath.qpdata import QpData
-
-if TYPE_CHECKING:
-    from qpannot.qupath.builtin import BuiltinProject
 
 WRITTEN_AS = "0.6.0"
 """The version of QuPath whose layout new projects and data files have."""
 
 
+class Owner(Protocol):
+    """What an image needs of the project it is in."""
+
+    folder: Path
+    files: ProjectFiles
+
+    @property
+    def version(self) -> str | None:
+        """The version of QuPath that last wrote the project."""
+
+    @property
+    def moved_from(self) -> Path | None:
+        """The folder the project lay in when QuPath last saved it, where that is another."""
+
+    @property
+    def classes(self) -> tuple[PathClass, ...]:
+        """The classes offered for annotating."""
+
+    def check_writable(self) -> None:
+        """Raise ``ReadOnlyError`` when the project was opened for reading."""
+
+
 class BuiltinImage:
     """One image of a ``BuiltinProject``. Implements ``qupath.protocol.ProjectImage``."""
 
-    def __init__(self, project: BuiltinProject, entry: dict[str, Any]) -> None:
+    def __init__(self, project: Owner, entry: dict[str, Any]) -> None:
         self.project = project
         self.entry = entry
         self.id = str(entry["entryID"])
