@@ -21,7 +21,7 @@ SKIPPED = 3
 ProjectArgument = Annotated[
     Path,
     typer.Argument(
-        metavar="[PROJECT]", help="A .qpproj file or its folder; the current folder by default."
+        metavar="PROJECT", help="A .qpproj file or its folder; the current folder by default."
     ),
 ]
 RecipeOption = Annotated[

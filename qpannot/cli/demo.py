@@ -9,7 +9,9 @@ import typer
 
 
 def demo(
-    folder: Annotated[Path, typer.Argument(help="Where to make it.")] = Path("qpannot-demo"),
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to make it.")] = Path(
+        "qpannot-demo"
+    ),
     slides: Annotated[int, typer.Option(min=1, max=200, help="How many slides.")] = 6,
     seed: Annotated[int, typer.Option(min=0, help="Other numbers make other slides.")] = 0,
     size: Annotated[

@@ -12,7 +12,7 @@ from qpannot.cli.common import JsonOption
 
 def doctor(
     folder: Annotated[
-        Path, typer.Argument(help="Where projects are kept, for the free space.")
+        Path, typer.Argument(metavar="FOLDER", help="Where projects are kept, for the free space.")
     ] = Path(),
     json: JsonOption = False,
 ) -> None:

@@ -272,7 +272,7 @@ def write_pictures(statuses: list[ImageStatus], folder: Path) -> dict[str, Any]:
 def approve(
     images: Annotated[
         list[str],
-        typer.Argument(metavar="IMAGE...", help="Names, IDs or patterns such as 'case-1*'."),
+        typer.Argument(metavar="IMAGE", help="Names, IDs or patterns such as 'case-1*'."),
     ],
     project: Annotated[
         Path | None,

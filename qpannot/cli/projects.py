@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from qpannot.cli.common import SKIPPED, JsonOption, MppOption, ProjectArgument, parse_mpp
+from qpannot.cli.common import SKIPPED, JsonOption, MppOption, parse_mpp
 
 IMAGE_TYPES = {
-    "h&e": "BRIGHTFIELD_H_E",
+    "he": "BRIGHTFIELD_H_E",
     "h-dab": "BRIGHTFIELD_H_DAB",
     "other": "BRIGHTFIELD_OTHER",
     "unset": "UNSET",
@@ -21,7 +21,8 @@ _CHUNK = 50
 
 def init(
     slides: Annotated[
-        list[Path], typer.Argument(help="Slide files, or folders that are searched for slides.")
+        list[Path],
+        typer.Argument(metavar="SLIDES", help="Slide files, or folders searched for slides."),
     ],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder of the project, made if need be.")
@@ -29,9 +30,9 @@ def init(
     image_type: Annotated[
         str,
         typer.Option(
-            help="Stain, as QuPath's image type: h&e, h-dab, other, or unset to be asked in QuPath."
+            help="The stain, QuPath's image type: he, h-dab, other, or unset to be asked in QuPath."
         ),
-    ] = "h&e",
+    ] = "he",
     mpp: MppOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -109,8 +110,10 @@ def init(
 
 
 def relink(
-    project: ProjectArgument,
-    folders: Annotated[list[Path], typer.Argument(help="Where slides are now.")],
+    project: Annotated[
+        Path, typer.Argument(metavar="PROJECT", help="A .qpproj file or its folder.")
+    ],
+    folders: Annotated[list[Path], typer.Argument(metavar="FOLDER", help="Where slides are now.")],
     json: JsonOption = False,
 ) -> None:
     """Find slides that moved, by name and size, and point the project to them.
