@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -55,13 +55,28 @@ def show_error(error: QpannotError) -> None:
         console.print(f"[bold]Next:[/] {escape(error.hint)}")
 
 
-def show_skipped(name: str, error: QpannotError) -> None:
-    """Write why one of many was skipped."""
+def show_skipped(skipped: Iterable[tuple[str, QpannotError]]) -> None:
+    """Write why some of many were skipped, and once what to do about each kind of trouble."""
     console = stderr()
-    reason = error.message.removeprefix(f"{name}: ")
-    console.print(f"[yellow]Skipped[/] {escape(name)}: {escape(reason)}")
-    if error.hint:
-        console.print(f"  [bold]Next:[/] {escape(error.hint)}")
+    hints: dict[str, None] = {}
+    for name, error in skipped:
+        reason = error.message.removeprefix(f"{name}: ")
+        console.print(f"[yellow]Skipped[/] {escape(name)}: {escape(reason)}")
+        if error.hint:
+            hints[error.hint] = None
+    for hint in hints:
+        console.print(f"  [bold]Next:[/] {escape(hint)}")
+
+
+def show_next(steps: Iterable[str]) -> None:
+    """Write what the person should do next, a line a step."""
+    for step in steps:
+        say(f"[bold]Next:[/] {escape(step)}")
+
+
+def counted(number: int, noun: str) -> str:
+    """Return ``1 slide`` or ``2 slides``."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -47,7 +47,7 @@ class RecipeError(UsageError):
         self.source = source
         self.problems = tuple(problems)
         lines = "".join(f"\n  {problem}" for problem in self.problems)
-        super().__init__(f"The recipe {source} does not validate:{lines}", hint=hint)
+        super().__init__(f"The recipe {source} cannot be used:{lines}", hint=hint)
 
 
 class SlideError(QpannotError):

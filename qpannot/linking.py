@@ -5,13 +5,13 @@ The one place where the rooms ``qupath`` and ``slide`` meet.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from qpannot.errors import MissingSlideError, SlideError, UsageError
+from qpannot.errors import MissingSlideError, QpannotError, SlideError, UsageError
 from qpannot.geometry import Mpp, Size
-from qpannot.qupath import ImageChanges, ImageSource, Project, ProjectImage
+from qpannot.qupath import ImageChanges, ImageSource, Project, ProjectImage, open_project
 from qpannot.qupath.server import OPENSLIDE, Rotation, ServerInfo, name_from_uri, uri_from_path
 from qpannot.slide import Slide, open_slide
 
@@ -117,7 +117,7 @@ def describe_slide(
         if not slide.is_rgb:
             raise SlideError(
                 path,
-                "is not an 8-bit RGB image.",
+                f"is not 8-bit RGB ({slide.n_channels} channels of {slide.pixel_type}).",
                 hint="qpannot works on brightfield slides; add other images from QuPath.",
             )
         return ImageSource(
@@ -142,16 +142,100 @@ def identify_slide(path: Path) -> str | None:
         return slide.identity
 
 
+@dataclass
+class AddedSlides:
+    """What became of slides that were to be added to a project.
+
+    Parameters
+    ----------
+    project
+        The ``.qpproj`` file; ``None`` when there was none and no slide could be added to a new one.
+    added, known
+        The images that were added; files the project had already.
+    parts
+        Files of a slide that was added by another of its files (DICOM).
+    failed
+        Files that could not be added, each with the error.
+    images
+        How many images the project has now.
+    """
+
+    project: Path | None = None
+    added: list[ProjectImage] = field(default_factory=list)
+    known: list[Path] = field(default_factory=list)
+    parts: list[Path] = field(default_factory=list)
+    failed: list[tuple[Path, QpannotError]] = field(default_factory=list)
+    images: int = 0
+
+
+def add_slides(
+    output: Path,
+    files: Iterable[Path],
+    *,
+    mpp: Mpp | None = None,
+    image_type: str = "UNSET",
+    each: Callable[[Path, int, int], None] = lambda file, done, total: None,
+) -> AddedSlides:
+    """Add slide files to a project that is made if need be; those it has already are left alone.
+
+    Parameters
+    ----------
+    output
+        The project's folder or ``.qpproj`` file.
+    mpp, image_type
+        As `describe_slide`.
+    each
+        Called before each file with it, how many are done and how many there are.
+    """
+    result = AddedSlides()
+    exists = output.is_file() or any(output.glob("*.qpproj"))
+    project = open_project(output, "r+") if exists else None
+    linked = {image.path.resolve() for image in project.images if image.path} if project else set()
+    identities = {
+        identify_slide(path) for path in linked if path.suffix.lower() == ".dcm" and path.exists()
+    }
+    new: list[Path] = []
+    for file in files:
+        (result.known if file.resolve() in linked else new).append(file)
+    described: list[ImageSource] = []
+    for done, file in enumerate(new):
+        each(file, done, len(new))
+        try:
+            source = describe_slide(file, mpp=mpp, image_type=image_type)
+        except QpannotError as error:
+            result.failed.append((file, error))
+            continue
+        if source.identity and source.identity in identities:
+            result.parts.append(file)
+            continue
+        identities.add(source.identity)
+        described.append(source)
+        if len(described) == ADDED_AT_ONCE:
+            project = project or open_project(output, "x")
+            result.added += project.add_images(described)
+            described.clear()
+    if described:
+        project = project or open_project(output, "x")
+        result.added += project.add_images(described)
+    if project:
+        result.project, result.images = project.path, len(project.images)
+    return result
+
+
+ADDED_AT_ONCE = 50
+"""Slides added to the project file in one write."""
+
 SLIDE_SUFFIXES = frozenset(
-    ".svs .ndpi .mrxs .scn .tif .tiff .vms .vmu .bif .svslide .czi .dcm .png .jpg .jpeg".split()
+    ".svs .ndpi .mrxs .scn .tif .tiff .vms .vmu .bif .svslide .czi .dcm".split()
 )
-"""Files taken for slides when a folder is given."""
+"""Files taken for slides when a folder is given. PNG and JPEG are taken when they are named: in
+folders they are labels and thumbnails more often than slides."""
 
 
 def find_slides(paths: Iterable[Path]) -> Iterator[Path]:
     """Yield the slide files that files and folders stand for, each once, folders sorted.
 
-    A folder is searched to its depths; the parts of a DICOM slide count as one, by the first.
+    A folder is searched to its depths, but for what belongs to a QuPath project in it.
 
     Raises
     ------
@@ -175,8 +259,9 @@ def find_slides(paths: Iterable[Path]) -> Iterator[Path]:
 
 
 def _slides_below(folder: Path) -> Iterator[Path]:
+    ours = {"data", "qpannot", "classifiers", "scripts"} if any(folder.glob("*.qpproj")) else set()
     for entry in sorted(folder.iterdir()):
-        if entry.name.startswith("."):
+        if entry.name.startswith(".") or (entry.name in ours and entry.is_dir()):
             continue
         if entry.is_dir():
             beside_mrxs = entry.with_suffix(".mrxs").is_file()
@@ -198,7 +283,8 @@ class Relinked:
 def relink(project: Project, folders: Sequence[Path]) -> list[Relinked]:
     """Point the images whose slides are missing to where they are now.
 
-    A slide is taken when it has the file name and the pixel size the project states.
+    A slide is taken when it has the file name and the size in pixels the project states, and can
+    be read.
 
     Parameters
     ----------
@@ -240,6 +326,7 @@ def _mismatch(path: Path, info: ServerInfo) -> str:
         try:
             with _in_frame(path, info, crop) as slide:
                 if info.size in (None, slide.size):
+                    slide.thumbnail(Size(256, 256))  # a file that was cut off opens, and no more
                     return ""
                 reasons.append(f"{path} is {slide.size}, not {info.size}")
         except SlideError as error:

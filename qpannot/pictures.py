@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -72,7 +73,7 @@ def captioned(picture: Image.Image, caption: str) -> Image.Image:
     width = max(picture.width, int(font.getlength(caption)) + 8)
     result = Image.new("RGB", (width, picture.height + _CAPTION_PX), "white")
     result.paste(picture, ((width - picture.width) // 2, _CAPTION_PX))
-    ImageDraw.Draw(result).text((4, 3), caption, fill="black", font=font)
+    ImageDraw.Draw(result).text((4, 3), _drawable(caption), fill="black", font=font)
     return result
 
 
@@ -99,8 +100,14 @@ def contact_sheet(pictures: Sequence[tuple[Image.Image, str]], *, columns: int =
     return sheet
 
 
+def _drawable(text: str) -> str:
+    """Return text in the letters that Pillow's own font has: without accents and other scripts."""
+    return unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode() or "?"
+
+
 def _fitted(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width_px: int) -> str:
     """Return the text, its middle left out where it is too long."""
+    text = _drawable(text)
     kept = len(text)
     short = text
     while font.getlength(short) > width_px and kept > 8:
@@ -111,7 +118,8 @@ def _fitted(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width
 
 def file_name(image_id: str, image_name: str) -> str:
     """Return a file name for the picture of an image that every file system takes."""
-    return f"{image_id}-{re.sub(r'[^A-Za-z0-9._-]+', '_', image_name)[:80]}.png"
+    stem = _drawable(image_name.rsplit(".", 1)[0])
+    return f"{image_id}-{re.sub(r'[^A-Za-z0-9._-]+', '_', stem)[:80]}.png"
 
 
 def read_thumbnail(path: Path) -> NDArray[np.uint8]:

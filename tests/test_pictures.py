@@ -52,4 +52,5 @@ def test_a_sheet_holds_every_picture() -> None:
 
 
 def test_file_names_suit_every_file_system() -> None:
-    assert file_name("7", "a/b: ä.svs") == "7-a_b_.svs.png"
+    assert file_name("7", "a/b: ä.svs") == "7-a_b_a.png"
+    assert file_name("8", "標本.svs") == "8-_.png"

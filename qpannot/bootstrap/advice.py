@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qpannot.bootstrap.states import ImageStatus, State
+from qpannot.console import counted
 
 
-def next_step(statuses: Sequence[ImageStatus], project: Path) -> str:
-    """Return what to do next, in a few plain sentences.
+def next_steps(statuses: Sequence[ImageStatus], project: Path) -> tuple[str, ...]:
+    """Return what to do next, in plain sentences, the most pressing first.
 
     Parameters
     ----------
@@ -20,43 +21,57 @@ def next_step(statuses: Sequence[ImageStatus], project: Path) -> str:
         The ``.qpproj`` file, for commands that can be copied.
     """
     if not statuses:
-        return f"The project has no images. Add slides: qpannot init SLIDES... -o {project.parent}"
+        return (
+            f"the project has no images; add slides: qpannot init SLIDES... -o {project.parent}",
+        )
     count = Counter(status.state for status in statuses)
-    sentences = []
+    steps = []
     if waiting := count[State.PROPOSED]:
-        slides = "1 slide waits" if waiting == 1 else f"{waiting} slides wait"
-        sentences.append(
-            f"{slides} for a person. Open {project} in QuPath (if it is open already, reopen it), "
-            "correct the proposals with the brush, save. A slide whose proposal was changed counts "
-            "as reviewed; where a proposal is right as it is, say so: qpannot approve IMAGE."
+        steps.append(
+            f"{counted(waiting, 'slide')} to be corrected: open {project} in QuPath (reopen it if "
+            "it is open already), correct the proposals with the brush, save. A changed proposal "
+            "counts as reviewed; where one is right as it is, say so: "
+            f"qpannot approve IMAGE -p {project}"
         )
     settled = [status for status in statuses if status.rejected or status.nothing_found]
     if settled:
-        slides = "On 1 slide" if len(settled) == 1 else f"On {len(settled)} slides"
-        sentences.append(
-            f"{slides} nothing was found, or the proposal was deleted. Annotate by hand, try other "
-            "settings (--image NAME --set tissue.threshold=220), or say that there is nothing to "
-            "annotate: qpannot approve IMAGE --empty."
+        steps.append(
+            f"{counted(len(settled), 'slide')} where nothing was found or the proposal was deleted "
+            f"({_names(settled)}): annotate by hand, try other settings (qpannot bootstrap "
+            f"{project} --image NAME --set tissue.threshold=220), or say that there is nothing to "
+            "annotate: "
+            f"qpannot approve IMAGE --empty -p {project}"
         )
-    if left := count[State.UNANNOTATED] - len(settled):
-        slides = "1 slide has" if left == 1 else f"{left} slides have"
-        sentences.append(
-            f"{slides} no annotations yet. "
-            + (
-                "Once some of those waiting are reviewed, run bootstrap again."
-                if waiting
-                else f"Propose for them: qpannot bootstrap {project}"
-            )
+    left = [
+        status
+        for status in statuses
+        if status.state is State.UNANNOTATED
+        and not (status.rejected or status.nothing_found or status.error)
+        and not status.slide_is_missing
+    ]
+    if left:
+        steps.append(
+            f"{counted(len(left), 'slide')} without annotations; propose for them: "
+            f"qpannot bootstrap {project}"
         )
-    if missing := [status.image.name for status in statuses if status.slide_is_missing]:
-        names = ", ".join(missing[:5]) + (" and more" if len(missing) > 5 else "")
-        slides = "The slide of 1 image is" if len(missing) == 1 else f"{len(missing)} slides are"
-        sentences.append(
-            f"{slides} missing ({names}). Tell where slides are: qpannot relink {project} FOLDER"
+    if missing := [status for status in statuses if status.slide_is_missing]:
+        steps.append(
+            f"{counted(len(missing), 'slide')} missing ({_names(missing)}); tell where slides are: "
+            f"qpannot relink {project} FOLDER"
         )
-    if not sentences:
-        sentences.append(
-            "Every slide is reviewed. A second reader can confirm: "
-            "qpannot approve IMAGE --second-reader."
+    if broken := [status for status in statuses if status.error]:
+        steps.append(
+            f"{counted(len(broken), 'image')} whose annotations cannot be read ({_names(broken)}): "
+            "open and save them in QuPath, or restore their data from a backup"
         )
-    return " ".join(sentences)
+    if not steps:
+        steps.append(
+            "every slide is reviewed. A second reader can confirm: "
+            f"qpannot approve IMAGE --second-reader -p {project}"
+        )
+    return tuple(steps)
+
+
+def _names(statuses: Sequence[ImageStatus]) -> str:
+    names = ", ".join(status.image.name for status in statuses[:5])
+    return names if len(statuses) <= 5 else f"{names} and {len(statuses) - 5} more"

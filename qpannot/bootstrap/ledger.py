@@ -5,11 +5,13 @@ annotations alone (``bootstrap.states``).
 
     qpannot/rounds/001.json      a round: its method, its recipe, when it ran
     qpannot/images/<id>.json     an image: its proposals as they were made, who said what of it
+    qpannot/mirrored.json        the states as written into the metadata of images
     qpannot/snapshots/           files of the project as they were before each write
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,6 +27,7 @@ from qpannot.qupath.files import HOUSE, ProjectFiles, write_atomically
 from qpannot.qupath.protocol import Fingerprint, Project
 
 FORMAT = 1
+TAKEN_BACK = "taken back"
 
 _Record = TypeVar("_Record", bound=BaseModel)
 
@@ -65,10 +68,11 @@ def geojson_of(geometry: BaseGeometry) -> dict[str, Any]:
 
 
 class Word(BaseModel):
-    """What a person said of a slide: ``reviewed`` or ``approved``, who (if they told), when."""
+    """What a person said of a slide: ``reviewed``, ``approved`` or ``taken back``, and when."""
 
     state: str
     by: str = ""
+    where: str = ""
     when: str
     data: tuple[int, int] | None = None
     """The size and mtime of the data file it was said of."""
@@ -101,6 +105,8 @@ class ImageRecord(BaseModel):
     """The method, settings and time of the last proposal that came out empty."""
     words: list[Word] = Field(default_factory=list)
     seen: Seen | None = None
+    mirrored: str | None = Field(default=None, exclude=True)
+    """The state we last wrote into the image's metadata: our own echo, and nobody's word."""
 
     @property
     def standing(self) -> list[KeptProposal]:
@@ -108,9 +114,27 @@ class ImageRecord(BaseModel):
         return [kept for kept in self.proposals if kept.written and not kept.replaced]
 
     @property
-    def last_word(self) -> Word | None:
-        """What was said last."""
-        return self.words[-1] if self.words else None
+    def word(self) -> Word | None:
+        """What a person said and did not take back; each taking back undoes one word."""
+        stack: list[Word] = []
+        for word in self.words:
+            if word.state != TAKEN_BACK:
+                stack.append(word)
+            elif stack:
+                stack.pop()
+        return stack[-1] if stack else None
+
+    @property
+    def taken_back(self) -> Word | None:
+        """The last word, if it took back what was said before and nothing stands since."""
+        return self.words[-1] if self.words and self.word is None else None
+
+
+class MirroredStates(BaseModel):
+    """The states we wrote into the metadata of images, by image ID."""
+
+    format: int = FORMAT
+    states: dict[str, str | None] = Field(default_factory=dict)
 
 
 class RoundRecord(BaseModel):
@@ -141,6 +165,7 @@ class Ledger:
     def __init__(self, folder: Path) -> None:
         self.house = folder / HOUSE
         self._files = ProjectFiles(folder)
+        self._mirrored: dict[str, str | None] | None = None
 
     @classmethod
     def of(cls, project: Project) -> Ledger:
@@ -150,7 +175,22 @@ class Ledger:
     def image(self, image_id: str, name: str) -> ImageRecord:
         """Return what is recorded of an image; an empty record where nothing is."""
         found = self._read(self._image_path(image_id), ImageRecord)
-        return found or ImageRecord(id=image_id, name=name)
+        found = found or ImageRecord(id=image_id, name=name)
+        found.mirrored = self._mirrored_states().get(image_id)
+        return found
+
+    def _mirrored_states(self) -> dict[str, str | None]:
+        if self._mirrored is None:
+            found = self._read(self.house / "mirrored.json", MirroredStates)
+            self._mirrored = found.states if found else {}
+        return self._mirrored
+
+    def save_mirrored(self, states: Mapping[str, str | None]) -> None:
+        """Record which states were written into the metadata of images, by image ID."""
+        with self._files.locked():
+            self._mirrored = None  # another process may have written since
+            self._mirrored = {**self._mirrored_states(), **states}
+            self._write(self.house / "mirrored.json", MirroredStates(states=self._mirrored))
 
     def round(self, number: int) -> RoundRecord | None:
         """Return what is recorded of a round."""

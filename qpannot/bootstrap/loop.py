@@ -44,6 +44,9 @@ QUPATH_CLASSES = tuple(
 )
 """What QuPath offers for annotating in a project that has no classes of its own."""
 
+PROPOSABLE = (State.UNANNOTATED, State.PROPOSED)
+"""States in which nothing of a person can be lost by a proposal."""
+
 MIRROR_EVERY_S = 60.0
 """How often the states of slides are written into the project during a long round."""
 
@@ -132,92 +135,164 @@ def bootstrap(
             hint="Wait until it is done; 'qpannot status' shows how far it is.",
         ) from None
     with lock:
-        return _first_round(project, ledger, recipe, only, mpp, each)
+        return _FirstRound(project, ledger, recipe, mpp).run(only, each)
 
 
-def _first_round(
-    project: Project,
-    ledger: Ledger,
-    recipe: Recipe,
-    only: Sequence[ProjectImage] | None,
-    mpp: Mpp | None,
-    each: Callable[[ProjectImage, int, int], None],
-) -> Outcome:
-    statuses = {status.image.id: status for status in survey(project, ledger)}
-    _finish_broken_off(ledger, statuses.values())
-    targets = _targets(list(statuses.values()), ledger, recipe, only)
-    outcome = Outcome(round=1 if targets else None)
-    asked = {image.id for image in only or ()} - {image.id for image in targets}
-    outcome.left_alone = [statuses[image_id] for image_id in statuses if image_id in asked]
-    if targets:
-        path_class = _ensure_class(project, recipe)
-        record = ledger.round(1) or RoundRecord(
-            number=1,
-            method=_method(recipe),
+class _FirstRound:
+    """Round 1 on one project: a tissue threshold's outlines, AN1."""
+
+    number = 1
+
+    def __init__(self, project: Project, ledger: Ledger, recipe: Recipe, mpp: Mpp | None) -> None:
+        self.project = project
+        self.ledger = ledger
+        self.recipe = recipe
+        self.mpp = mpp
+        tissue = recipe.tissue
+        otsu = tissue.method == "otsu"
+        method = "Otsu on saturation" if otsu else f"tissue threshold {tissue.threshold}"
+        self.origin = Origin(round=self.number, method=f"AN1: {method}")
+        self.settings = {**tissue.model_dump(mode="json"), "mpp": mpp.mean if mpp else None}
+
+    def run(
+        self,
+        only: Sequence[ProjectImage] | None,
+        each: Callable[[ProjectImage, int, int], None],
+    ) -> Outcome:
+        """Propose for what is to be proposed for, and record it."""
+        statuses = survey(self.project, self.ledger)
+        _finish_broken_off(self.ledger, statuses)
+        mirror(self.project, self.ledger, statuses)
+        targets = _targets(statuses, self.ledger, self.recipe, self.settings, only)
+        outcome = Outcome(round=self.number if targets else None)
+        wanted = {image.id for image in (self.project.images if only is None else only)}
+        outcome.failed = [
+            (status.image, status.error)
+            for status in statuses
+            if status.error and status.image.id in wanted
+        ]
+        if only is not None:
+            chosen = {image.id for image in targets}
+            outcome.left_alone = [
+                status
+                for status in statuses
+                if status.image.id in wanted - chosen and not status.error
+            ]
+        if targets:
+            self._propose_for_all(targets, outcome, each)
+        outcome.statuses = survey(self.project, self.ledger)
+        return outcome
+
+    def _propose_for_all(
+        self,
+        targets: Sequence[ProjectImage],
+        outcome: Outcome,
+        each: Callable[[ProjectImage, int, int], None],
+    ) -> None:
+        path_class = _ensure_class(self.project, self.recipe)
+        record = self.ledger.round(self.number) or RoundRecord(
+            number=self.number,
+            method=self.origin.method,
             started=now(),
             qpannot=qpannot.__version__,
-            recipe=recipe.model_dump(mode="json"),
+            recipe=self.recipe.model_dump(mode="json"),
         )
-        record.failed = {}
-        ledger.save_round(record)
-    mirrored = time.monotonic()
-    try:
-        for done, image in enumerate(targets):
-            each(image, done, len(targets))
-            try:
-                proposed = _propose(image, ledger, recipe, path_class, mpp)
-            except QpannotError as error:
-                outcome.failed.append((image, error))
-                continue
-            if proposed is None:
-                outcome.empty.append(image)
-            else:
-                outcome.proposed.append(proposed)
-            statuses[image.id] = status_of(image, ledger.image(image.id, image.name))
-            if time.monotonic() - mirrored > MIRROR_EVERY_S:
-                mirror(project, statuses.values())
-                mirrored = time.monotonic()
-    finally:
-        mirror(project, statuses.values())
-        if targets:
-            record.proposed = sorted(
-                {*record.proposed, *(proposed.image_id for proposed in outcome.proposed)}, key=int
-            )
-            record.failed = {image.id: error.message for image, error in outcome.failed}
+        self.ledger.save_round(record)
+        mirrored = time.monotonic()
+        failed: dict[str, str] = {}
+        try:
+            for done, image in enumerate(targets):
+                each(image, done, len(targets))
+                try:
+                    self._propose(image, path_class, outcome)
+                except QpannotError as error:
+                    outcome.failed.append((image, error))
+                    failed[image.id] = error.message
+                if time.monotonic() - mirrored > MIRROR_EVERY_S:
+                    self._mirror(targets[: done + 1])
+                    mirrored = time.monotonic()
+        finally:
+            self._mirror(targets)
+            made = {proposed.image_id for proposed in outcome.proposed}
+            record.proposed = sorted({*record.proposed, *made}, key=int)
+            record.failed = failed
             record.finished = now()
-            ledger.save_round(record)
-    outcome.statuses = survey(project, ledger)
-    return outcome
+            self.ledger.save_round(record)
 
+    def _mirror(self, images: Sequence[ProjectImage]) -> None:
+        mirror(self.project, self.ledger, [self._status(image) for image in images])
 
-def _method(recipe: Recipe) -> str:
-    tissue = recipe.tissue
-    if tissue.method == "otsu":
-        return "AN1: Otsu on saturation"
-    return f"AN1: tissue threshold {tissue.threshold}"
+    def _status(self, image: ProjectImage) -> ImageStatus:
+        return status_of(image, self.ledger.image(image.id, image.name))
+
+    def _propose(self, image: ProjectImage, path_class: PathClass, outcome: Outcome) -> None:
+        started = time.monotonic()
+        with open_image(image, fallback_mpp=self.mpp) as slide:
+            outlines = detect_tissue(slide, self.recipe.tissue)
+            pixel_um = slide.mpp_or_none
+        # What a person saved or said while the slide was read goes first.
+        fingerprint = image.fingerprint()
+        status = self._status(image)
+        annotations = image.annotations()
+        earlier = [annotation for annotation in annotations if is_untouched(annotation)]
+        if status.state not in PROPOSABLE or (annotations and not earlier):
+            outcome.left_alone.append(status)
+            return
+        record = self.ledger.image(image.id, image.name)
+        if not outlines:
+            outcome.empty.append(image)
+            if not earlier:
+                record.nothing_found = {
+                    "method": self.origin.method,
+                    "settings": self.settings,
+                    "when": now(),
+                }
+                self.ledger.save_image(record)
+            return
+        locked = self.recipe.proposal.locked
+        proposals = [
+            make_proposal(outline, path_class, self.origin, locked=locked) for outline in outlines
+        ]
+        record.nothing_found = None
+        record.proposals = [kept for kept in record.proposals if kept.written]
+        record.proposals += [_kept(proposal, self.origin) for proposal in proposals]
+        self.ledger.save_image(record)  # before the write, so that a crash loses no origin
+        image.write_annotations(add=proposals, remove=earlier, unless_changed_since=fingerprint)
+        _mark_written(image, self.ledger, record)
+        area_px2 = sum(proposal.geometry.area for proposal in proposals)
+        outcome.proposed.append(
+            Proposed(
+                image.id,
+                image.name,
+                len(proposals),
+                area_px2 * pixel_um.x * pixel_um.y / 1e6 if pixel_um else None,
+                time.monotonic() - started,
+                len(earlier),
+            )
+        )
 
 
 def _targets(
-    statuses: list[ImageStatus],
+    statuses: Sequence[ImageStatus],
     ledger: Ledger,
     recipe: Recipe,
+    settings: dict[str, Any],
     only: Sequence[ProjectImage] | None,
 ) -> list[ProjectImage]:
     asked = None if only is None else {image.id for image in only}
-    settings = recipe.tissue.model_dump(mode="json")
     targets = []
     for status in statuses:
-        if status.error:
+        image = status.image
+        if status.error or status.state not in PROPOSABLE:
             continue
         if asked is not None:
-            if status.image.id in asked and status.state in (State.UNANNOTATED, State.PROPOSED):
-                targets.append(status.image)
+            if image.id in asked:
+                targets.append(image)
             continue
-        if status.state is not State.UNANNOTATED:
-            continue
-        nothing = ledger.image(status.image.id, status.image.name).nothing_found
-        if not status.rejected and not (nothing and nothing["settings"] == settings):
-            targets.append(status.image)
+        nothing = ledger.image(image.id, image.name).nothing_found
+        found_nothing_with_these = nothing is not None and nothing["settings"] == settings
+        if status.state is State.UNANNOTATED and not status.rejected | found_nothing_with_these:
+            targets.append(image)
     if recipe.round.slides is None or asked is not None:
         return targets
     waiting = sum(status.state is State.PROPOSED for status in statuses)
@@ -233,49 +308,6 @@ def _ensure_class(project: Project, recipe: Recipe) -> PathClass:
         project.set_classes(offered)
     known = offered[offered.index(wanted)]
     return known if known.color else wanted
-
-
-def _propose(
-    image: ProjectImage, ledger: Ledger, recipe: Recipe, path_class: PathClass, mpp: Mpp | None
-) -> Proposed | None:
-    started = time.monotonic()
-    with open_image(image, fallback_mpp=mpp) as slide:
-        outlines = detect_tissue(slide, recipe.tissue)
-        pixel_um = slide.mpp_or_none
-    record = ledger.image(image.id, image.name)
-    origin = Origin(round=1, method=_method(recipe))
-    earlier = [annotation for annotation in image.annotations() if is_untouched(annotation)]
-    if not outlines and earlier:
-        return None
-    if not outlines:
-        record.nothing_found = {
-            "method": origin.method,
-            "settings": recipe.tissue.model_dump(mode="json"),
-            "when": now(),
-        }
-        ledger.save_image(record)
-        return None
-    proposals = [
-        make_proposal(outline, path_class, origin, locked=recipe.proposal.locked)
-        for outline in outlines
-    ]
-    record.nothing_found = None
-    record.proposals = [kept for kept in record.proposals if kept.written]
-    record.proposals += [_kept(proposal, origin) for proposal in proposals]
-    ledger.save_image(record)  # what is about to be written, so that a crash loses no origin
-    image.write_annotations(add=proposals, remove=earlier)
-    _mark_written(image, ledger, record)
-    area_um2 = sum(p.geometry.area for p in proposals) * (
-        pixel_um.x * pixel_um.y if pixel_um else 0
-    )
-    return Proposed(
-        image.id,
-        image.name,
-        len(proposals),
-        area_um2 / 1e6 if pixel_um else None,
-        time.monotonic() - started,
-        len(earlier),
-    )
 
 
 def _kept(proposal: Annotation, origin: Origin) -> KeptProposal:
@@ -301,7 +333,7 @@ def _mark_written(image: ProjectImage, ledger: Ledger, record: ImageRecord) -> N
     ledger.save_image(record)
 
 
-def _finish_broken_off(ledger: Ledger, statuses: Any) -> None:
+def _finish_broken_off(ledger: Ledger, statuses: Sequence[ImageStatus]) -> None:
     """Complete the record of proposals that a crash left in the project but not in the ledger."""
     for status in statuses:
         if status.state is not State.PROPOSED:

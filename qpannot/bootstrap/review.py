@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from qpannot.bootstrap.ledger import Ledger, Word, now
-from qpannot.bootstrap.states import STATE_KEY, ImageStatus, State, mirror, status_of
+from qpannot.bootstrap.ledger import TAKEN_BACK, Ledger, Word, now
+from qpannot.bootstrap.states import ImageStatus, State, mirror, status_of
 from qpannot.errors import UsageError
-from qpannot.qupath import ImageChanges, Project, ProjectImage
-
-TAKEN_BACK = "taken back"
+from qpannot.qupath import Project, ProjectImage
 
 
 def say(
@@ -64,19 +62,24 @@ def say(
             hint="A second reader comes after the first: 'qpannot approve' without "
             "--second-reader marks slides reviewed.",
         )
-    for image in images:
-        _record(ledger, image, state.value, by)
+    for status in before:
+        if status.state is not State.APPROVED or state is State.APPROVED:
+            _record(ledger, status.image, state.value, by)
     return _mirrored(project, ledger, images)
 
 
 def take_back(
     project: Project, images: Sequence[ProjectImage], *, by: str = ""
 ) -> list[ImageStatus]:
-    """Take back what was said of images; their states are again what their annotations tell."""
+    """Take back the last word on each image: approved becomes reviewed, reviewed waits again.
+
+    Also where a correction made a slide reviewed: it then waits until it is saved again.
+    """
     ledger = Ledger.of(project)
+    statuses = [status_of(image, ledger.image(image.id, image.name)) for image in images]
+    mirror(project, ledger, statuses)  # takes down what was said in QuPath, to be taken back
     for image in images:
         _record(ledger, image, TAKEN_BACK, by)
-    project.update_images({image.id: ImageChanges(metadata={STATE_KEY: None}) for image in images})
     return _mirrored(project, ledger, images)
 
 
@@ -100,5 +103,5 @@ def _mirrored(
             if image.id in wanted
         ]
 
-    mirror(project, statuses())
+    mirror(project, ledger, statuses())
     return statuses()

@@ -2,7 +2,7 @@
 
 What a person said goes first (``qpannot approve``, or the state set inside QuPath), then what a
 person did: a proposal whose outline or class was changed is reviewed. A proposal nobody touched
-is never more than proposed.
+is never more than proposed. What was taken back stays so until the annotations are saved again.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from qpannot.bootstrap.ledger import ImageRecord, Ledger, Seen
+from qpannot.bootstrap.ledger import ImageRecord, Ledger, Seen, Word, now
 from qpannot.bootstrap.proposals import is_proposal, is_untouched
 from qpannot.errors import QpannotError
 from qpannot.qupath import ImageChanges, Project, ProjectImage
@@ -59,7 +59,7 @@ class ImageStatus:
     round: int | None
     rejected: bool = False
     nothing_found: bool = False
-    error: str | None = None
+    error: QpannotError | None = None
 
     @property
     def slide_is_missing(self) -> bool:
@@ -92,7 +92,7 @@ def status_of(image: ProjectImage, record: ImageRecord) -> ImageStatus:
             None,
             None,
             _round_of(record),
-            error=str(error),
+            error=error,
         )
     state, reason = _judge(image, record, seen)
     return ImageStatus(
@@ -140,8 +140,11 @@ def look(image: ProjectImage, record: ImageRecord) -> Seen:
 
 
 def _said(image: ProjectImage, record: ImageRecord) -> State | None:
-    words = [record.last_word.state] if record.last_word else []
-    words.append(image.metadata.get(STATE_KEY, ""))
+    shown = image.metadata.get(STATE_KEY)
+    words = [
+        record.word.state if record.word else None,
+        shown if shown != record.mirrored else None,
+    ]
     for state in (State.APPROVED, State.REVIEWED):
         if state.value in words:
             return state
@@ -149,15 +152,17 @@ def _said(image: ProjectImage, record: ImageRecord) -> State | None:
 
 
 def _judge(image: ProjectImage, record: ImageRecord, seen: Seen) -> tuple[State, str]:
-    done, why = _tell(record, seen)
-    said, word = _said(image, record), record.last_word
-    if said is None or (said is done and not (word and word.state == said)):
-        return done, why
-    if word is None or word.state != said:
+    said, word, back = _said(image, record), record.word, record.taken_back
+    if said and (word is None or word.state != said):
         return said, f"marked {said} in QuPath"
-    by = f" by {word.by}" if word.by else ""
-    changed = word.data and word.data != (seen.size, seen.mtime_ns)
-    return said, f"{said}{by} on {word.when[:10]}{'; saved again since' if changed else ''}"
+    if said and word:
+        by = f" {word.where}" if word.where else ""
+        by += f" by {word.by}" if word.by else ""
+        changed = word.data and word.data != (seen.size, seen.mtime_ns)
+        return said, f"{said}{by} on {word.when[:10]}{'; saved again since' if changed else ''}"
+    if back and back.data == (seen.size, seen.mtime_ns) and seen.annotations:
+        return State.PROPOSED, f"taken back on {back.when[:10]}, waits for a person"
+    return _tell(record, seen)
 
 
 def _tell(record: ImageRecord, seen: Seen) -> tuple[State, str]:
@@ -173,7 +178,7 @@ def _tell(record: ImageRecord, seen: Seen) -> tuple[State, str]:
     if seen.touched:
         return State.REVIEWED, "the proposal was corrected"
     drawn = seen.annotations - seen.proposals
-    beside = f", {drawn} more drawn by a person" if drawn else ""
+    beside = f"; beside it {drawn} drawn by a person" if drawn else ""
     return State.PROPOSED, f"waits for a person{beside}"
 
 
@@ -185,22 +190,35 @@ def _round_of(record: ImageRecord) -> int | None:
     return record.proposals[-1].round if record.proposals else None
 
 
-def mirror(project: Project, statuses: Iterable[ImageStatus]) -> None:
+def mirror(project: Project, ledger: Ledger, statuses: Iterable[ImageStatus]) -> None:
     """Write the states into the project, where QuPath shows them and can sort by them.
 
     As image metadata, and as tags where the project's version of QuPath knows them. Only images
     whose state changed are written, in one write; an unannotated image carries no mark.
     """
     changes: dict[str, ImageChanges] = {}
+    echoes: dict[str, str | None] = {}
     for status in statuses:
-        shown = None if status.state is State.UNANNOTATED else status.state.value
-        if status.error or status.image.metadata.get(STATE_KEY) == shown:
+        if status.error:
             continue
-        tags = {
-            TAG_PREFIX + state.value: state.value == shown
-            for state in State
-            if state is not State.UNANNOTATED
-        }
-        changes[status.image.id] = ImageChanges(metadata={STATE_KEY: shown}, tags=tags)
+        image, shown = status.image, status.image.metadata.get(STATE_KEY)
+        record = ledger.image(image.id, image.name)
+        if shown != record.mirrored and shown in (State.REVIEWED, State.APPROVED):
+            fingerprint = image.fingerprint()
+            data = (fingerprint.size, fingerprint.mtime_ns)
+            record.words.append(Word(state=shown, where="in QuPath", when=now(), data=data))
+            ledger.save_image(record)
+        wanted = None if status.state is State.UNANNOTATED else status.state.value
+        if record.mirrored != wanted:
+            echoes[image.id] = wanted
+        if shown != wanted:
+            tags = {
+                TAG_PREFIX + state.value: state.value == wanted
+                for state in State
+                if state is not State.UNANNOTATED
+            }
+            changes[image.id] = ImageChanges(metadata={STATE_KEY: wanted}, tags=tags)
+    if echoes:
+        ledger.save_mirrored(echoes)  # first, so that a crash never makes an echo a word
     if changes:
         project.update_images(changes)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import os
 import sys
 
@@ -10,6 +12,9 @@ import typer
 from qpannot import __version__
 from qpannot.cli import demo, doctor, loop, projects
 from qpannot.errors import QpannotError
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C."""
 
 EXAMPLES = """
 [bold]The loop, as you live it[/]
@@ -57,13 +62,30 @@ app.command("doctor")(doctor.doctor)
 
 def main() -> None:
     """Run the command line; a person's mistake ends in a message and an exit code."""
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it says, our errors say better
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # terminals that know no umlauts
     try:
         app()
     except QpannotError as error:
-        from qpannot.console import show_error
-
-        show_error(error)
+        _show(error)
         sys.exit(error.exit_code)
     except BrokenPipeError:  # whoever read our output has seen enough, as "head" has
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        reason = f"{where}{error.strerror or error}."
+        _show(QpannotError(reason, hint="Check the path, its permissions and free space."))
+        sys.exit(1)
+    except SystemExit as ended:
+        if ended.code == INTERRUPTED:
+            sys.stderr.write("Stopped. Run the same command again to go on from here.\n")
+        raise
+
+
+def _show(error: QpannotError) -> None:
+    from qpannot.console import show_error
+
+    show_error(error)

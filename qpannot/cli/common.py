@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import fnmatch
 from collections.abc import Sequence
 from pathlib import Path
@@ -75,19 +76,26 @@ def select_images(project: Project, wanted: Sequence[str]) -> list[ProjectImage]
     """
     chosen: dict[str, ProjectImage] = {}
     for text in wanted:
-        exact = [image for image in project.images if image.name == text]
+        low = text.lower()
         found = (
-            exact
+            [image for image in project.images if image.name == text]
             or [image for image in project.images if image.id == text]
-            or [image for image in project.images if fnmatch.fnmatchcase(image.name, text)]
+            or [image for image in project.images if low in _short_names(image.name)]
+            or [image for image in project.images if fnmatch.fnmatch(image.name.lower(), low)]
         )
         if not found:
-            names = ", ".join(image.name for image in project.images[:5])
-            more = "" if len(project.images) <= 5 else f" and {len(project.images) - 5} more"
+            names = [image.name for image in project.images]
+            nearest = difflib.get_close_matches(text, names, n=1)
+            shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if names[5:] else "")
+            hint = f"Did you mean {nearest[0]}? " if nearest else ""
             raise UsageError(
                 f"{project.path}: no image {text!r}.",
-                hint=f"Name it as QuPath shows it, by its ID, or with a pattern such as 'case-1*'. "
-                f"There are {names}{more}.",
+                hint=f"{hint}Name it as QuPath shows it, by its ID, or with a pattern such as "
+                f"'case-1*'. There are {shown}.",
             )
         chosen.update({image.id: image for image in found})
     return list(chosen.values())
+
+
+def _short_names(name: str) -> tuple[str, str]:
+    return name.lower(), name.lower().rsplit(".", 1)[0]

@@ -27,24 +27,28 @@ def demo(
     """
     from itertools import count
 
+    import shapely
+
     from qpannot.bootstrap.ledger import Ledger
     from qpannot.bootstrap.loop import bootstrap
     from qpannot.bootstrap.states import survey
-    from qpannot.cli.loop import show_outcome, write_pictures
+    from qpannot.cli.drawing import write_pictures
+    from qpannot.cli.loop import show_outcome
     from qpannot.console import progress, say
     from qpannot.demo import make_demo_slides
     from qpannot.linking import describe_slide
     from qpannot.qupath import open_project
     from qpannot.recipe import load_recipe
 
-    done = count()
+    done = count(1)
     with progress("Making slides") as advance:
+        advance("the first, with its textures", 0, slides)
         made = make_demo_slides(
             folder / "slides",
             count=slides,
             seed=seed,
             size_px=size,
-            progress=lambda slide: advance(slide.name, next(done), slides),
+            progress=lambda slide: advance(f"after {slide.name}", next(done), slides),
         )
     project_folder = folder / "project"
     exists = bool(list(project_folder.glob("*.qpproj")))
@@ -69,4 +73,14 @@ def demo(
             )
         write_pictures(survey(project, Ledger.of(project)), folder / "pictures")
         show_outcome(project, outcome)
+        truth = {slide.path.name: slide for slide in made}
+        dices = [
+            truth[image.name].dice(shapely.union_all([a.geometry for a in image.annotations()]))
+            for image in project.images
+            if image.name in truth
+        ]
+        say(
+            f"Dice of the annotations against the known tumours: {sum(dices) / len(dices):.3f} on "
+            "average. (Round 1 outlines all tissue; a person cuts away what is not tumour.)"
+        )
         say(f"Pictures: {folder / 'pictures' / 'overview.png'}")

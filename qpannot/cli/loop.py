@@ -81,20 +81,20 @@ def show_outcome(project: Project, outcome: Outcome) -> None:
     """Say what a run of bootstrap did, how things stand, and what comes next."""
     from rich.markup import escape
 
-    from qpannot.bootstrap.advice import next_step
-    from qpannot.console import say, show_skipped
+    from qpannot.bootstrap.advice import next_steps
+    from qpannot.console import counted, say, show_next, show_skipped
 
-    for image, error in outcome.failed:
-        show_skipped(image.name, error)
+    show_skipped((image.name, error) for image, error in outcome.failed)
     if outcome.round is None:
-        say("Nothing to propose.")
+        say(
+            "Nothing to propose. (Other settings for proposals that nobody touched: "
+            "--image NAME --set KEY=VALUE)"
+        )
     for proposed in outcome.proposed:
         area = ", pixel size unknown: the recipe's px settings were used; --mpp tells it"
         if proposed.area_mm2 is not None:
-            area = f", {proposed.area_mm2:,.2f} mm²"
-        count = (
-            "1 annotation" if proposed.annotations == 1 else f"{proposed.annotations} annotations"
-        )
+            area = f", {proposed.area_mm2:.3g} mm²"
+        count = counted(proposed.annotations, "annotation")
         anew = ", in place of an untouched proposal" if proposed.replaced else ""
         say(f"  {escape(proposed.name)}: {count}{area}{anew} ({proposed.seconds:.1f} s)")
     for image in outcome.empty:
@@ -103,9 +103,10 @@ def show_outcome(project: Project, outcome: Outcome) -> None:
         say(f"  {escape(status.image.name)}: left alone, it is {status.state} ({status.reason})")
     if outcome.round is not None:
         skipped = f", {len(outcome.failed)} skipped" if outcome.failed else ""
-        say(f"Round {outcome.round}: proposed for {len(outcome.proposed)} slides{skipped}.")
-    say(f"Slides: {_counts_text(outcome.statuses)}.")
-    say(f"[bold]Next:[/] {escape(next_step(outcome.statuses, project.path))}")
+        made = counted(len(outcome.proposed), "slide")
+        say(f"Round {outcome.round}: proposed for {made}{skipped}.")
+    say(f"{counted(len(outcome.statuses), 'image')}: {_counts_text(outcome.statuses)}.")
+    show_next(next_steps(outcome.statuses, project.path))
 
 
 def _counts(statuses: list[ImageStatus]) -> dict[str, int]:
@@ -121,7 +122,7 @@ def _counts_text(statuses: list[ImageStatus]) -> str:
 def _outcome_json(project: Project, outcome: Outcome) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from qpannot.bootstrap.advice import next_step
+    from qpannot.bootstrap.advice import next_steps
 
     return {
         "project": str(project.path),
@@ -134,7 +135,7 @@ def _outcome_json(project: Project, outcome: Outcome) -> dict[str, Any]:
             for image, error in outcome.failed
         ],
         "states": _counts(outcome.statuses),
-        "next": next_step(outcome.statuses, project.path),
+        "next": next_steps(outcome.statuses, project.path),
     }
 
 
@@ -149,25 +150,26 @@ def status(
 ) -> None:
     """Show every image of a project and its state. Changes no file of the project.
 
+    States: unannotated; proposed, which waits for a person; reviewed, by a person's correction or
+    word; approved, by a second reader.
+
     Examples:
 
       qpannot status study
 
       qpannot status study --pictures look      then open look/overview.png
     """
-    from rich.markup import escape
-
-    from qpannot.bootstrap.advice import next_step
+    from qpannot.bootstrap.advice import next_steps
     from qpannot.bootstrap.ledger import Ledger
     from qpannot.bootstrap.states import survey
-    from qpannot.console import say, show_json, show_skipped, show_table
+    from qpannot.cli.drawing import write_pictures
+    from qpannot.console import counted, say, show_json, show_next, show_skipped, show_table
     from qpannot.qupath import open_project
 
     with open_project(project, "r", backend) as opened:  # type: ignore[arg-type]
         statuses = survey(opened, Ledger.of(opened))
-        drawn = write_pictures(statuses, pictures) if pictures else {}
-        failed = drawn.pop("failed", [])
-        advice = next_step(statuses, opened.path)
+        drawn, failed = write_pictures(statuses, pictures) if pictures else ({}, [])
+        advice = next_steps(statuses, opened.path)
         if json:
             show_json(
                 {
@@ -180,19 +182,18 @@ def status(
         else:
             columns = ("id", "image", "state", "annotations", "round", "why")
             show_table(columns, [_row(status) for status in statuses])
-            for image, error in failed:
-                show_skipped(image.name, error)
-            say(f"{len(statuses)} images: {_counts_text(statuses)}.")
+            show_skipped((image.name, error) for image, error in failed)
+            say(f"{counted(len(statuses), 'image')}: {_counts_text(statuses)}.")
             if pictures:
                 say(f"Pictures: {pictures / 'overview.png'}")
-            say(f"[bold]Next:[/] {escape(advice)}")
+            show_next(advice)
     if failed or any(status.error for status in statuses):
         raise typer.Exit(SKIPPED)
 
 
 def _row(status: ImageStatus) -> tuple[str, ...]:
     count = "?" if status.annotations is None else str(status.annotations)
-    why = status.error or status.reason
+    why = status.error.message if status.error else status.reason
     if status.slide_is_missing:
         why += "; the slide is missing"
     return (
@@ -201,7 +202,7 @@ def _row(status: ImageStatus) -> tuple[str, ...]:
         status.state.value,
         count,
         "" if status.round is None else str(status.round),
-        why.replace("\n", " "),
+        why,
     )
 
 
@@ -222,51 +223,9 @@ def _status_json(status: ImageStatus, pictures: dict[str, Path]) -> dict[str, An
         "mpp": [mpp.x, mpp.y] if mpp else None,
         "metadata": dict(image.metadata),
         "tags": list(image.tags),
-        "error": status.error,
+        "error": str(status.error) if status.error else None,
         "picture": str(pictures[image.id]) if image.id in pictures else None,
     }
-
-
-def write_pictures(statuses: list[ImageStatus], folder: Path) -> dict[str, Any]:
-    """Write a picture of every image, and ``overview.png`` with all of them.
-
-    Returns
-    -------
-    dict
-        Paths by image ID, and under ``failed`` the images without a picture, with the error.
-    """
-    from qpannot.console import progress
-    from qpannot.errors import QpannotError
-    from qpannot.linking import THUMBNAIL, open_image
-    from qpannot.pictures import CELL, captioned, contact_sheet, file_name, outlined, read_thumbnail
-
-    folder.mkdir(parents=True, exist_ok=True)
-    written: dict[str, Any] = {"failed": []}
-    small = []
-    with progress("Drawing") as advance:
-        for done, status in enumerate(statuses):
-            image = status.image
-            advance(image.name, done, len(statuses))
-            try:
-                size = image.server.size
-                if image.thumbnail_path and size:
-                    overview = read_thumbnail(image.thumbnail_path)
-                else:
-                    with open_image(image) as slide:
-                        overview, size = slide.thumbnail(THUMBNAIL), slide.size
-                picture = outlined(overview, size, image.annotations())
-            except QpannotError as error:
-                written["failed"].append((image, error))
-                continue
-            path = folder / file_name(image.id, image.name)
-            caption = f"{image.name} - {status.state}"
-            captioned(picture, caption).save(path)
-            written[image.id] = path
-            picture.thumbnail((CELL.width, CELL.height))
-            small.append((picture, caption))
-    if small:
-        contact_sheet(small).save(folder / "overview.png")
-    return written
 
 
 def approve(
@@ -285,15 +244,17 @@ def approve(
         bool, typer.Option("--empty", help="Accept slides without any annotation: all is normal.")
     ] = False,
     take_back: Annotated[
-        bool, typer.Option("--take-back", help="Take back what was said of these slides.")
+        bool,
+        typer.Option("--take-back", help="Undo: approved becomes reviewed, reviewed waits again."),
     ] = False,
     by: Annotated[str, typer.Option(help="Who says so, if that is to be recorded.")] = "",
     json: JsonOption = False,
 ) -> None:
     """Say that the annotations of slides are right as they are.
 
-    Marks them reviewed, so that they can teach; with --second-reader approved. A slide whose
-    proposal was corrected in QuPath counts as reviewed without this.
+    Marks them reviewed, so that a network may learn from them; with --second-reader approved,
+    which needs a review first. A slide whose proposal was corrected in QuPath counts as reviewed
+    without this; --take-back makes it wait again, until it is saved again.
 
     Examples:
 
@@ -304,7 +265,7 @@ def approve(
     from qpannot.bootstrap.review import say as say_of
     from qpannot.bootstrap.review import take_back as take_back_of
     from qpannot.bootstrap.states import State
-    from qpannot.console import say, show_json, show_table
+    from qpannot.console import counted, say, show_json, show_table
     from qpannot.errors import UsageError
     from qpannot.qupath import open_project
 
@@ -328,4 +289,4 @@ def approve(
         return
     columns = ("id", "image", "state", "annotations", "round", "why")
     show_table(columns, [_row(status) for status in statuses])
-    say(f"{len(statuses)} images: {_counts_text(statuses)}.")
+    say(f"{counted(len(statuses), 'image')}: {_counts_text(statuses)}.")

@@ -15,8 +15,6 @@ IMAGE_TYPES = {
     "other": "BRIGHTFIELD_OTHER",
     "unset": "UNSET",
 }
-_CHUNK = 50
-"""Slides added to the project file in one write."""
 
 
 def init(
@@ -43,69 +41,47 @@ def init(
 
     Example: qpannot init slides/ more/case-7.svs -o study
     """
-    from qpannot.console import progress, say, show_json, show_skipped
+    from qpannot.console import counted, progress, say, show_json, show_next, show_skipped
     from qpannot.errors import QpannotError, UsageError
-    from qpannot.linking import describe_slide, find_slides, identify_slide
-    from qpannot.qupath import ImageSource, open_project
+    from qpannot.linking import add_slides, find_slides
 
     if image_type.lower() not in IMAGE_TYPES:
         raise UsageError(
             f"--image-type {image_type}: there is no such type.",
             hint=f"Choose one of {', '.join(IMAGE_TYPES)}.",
         )
-    resolution = parse_mpp(mpp)
-    files = list(find_slides(slides))
-    exists = (output.suffix == ".qpproj" and output.exists()) or bool(list(output.glob("*.qpproj")))
-    added: list[str] = []
-    failed: dict[str, QpannotError] = {}
-    with open_project(output, "r+" if exists else "x") as project:
-        known = {image.path.resolve() for image in project.images if image.path}
-        new = [file for file in files if file.resolve() not in known]
-        described: list[ImageSource] = []
-        identities = {
-            identify_slide(path)
-            for path in known
-            if path.suffix.lower() == ".dcm" and path.exists()
-        }
-
-        def flush() -> None:
-            added.extend(image.name for image in project.add_images(described))
-            described.clear()
-
-        with progress("Adding slides") as advance:
-            for done, file in enumerate(new):
-                advance(file.name, done, len(new))
-                try:
-                    source = describe_slide(
-                        file, mpp=resolution, image_type=IMAGE_TYPES[image_type.lower()]
-                    )
-                except QpannotError as problem:
-                    failed[str(file)] = problem
-                    continue
-                if source.identity and source.identity in identities:
-                    continue
-                identities.add(source.identity)
-                described.append(source)
-                if len(described) == _CHUNK:
-                    flush()
-            flush()
-        total = len(project.images)
-        path = project.path
+    with progress("Adding slides") as advance:
+        result = add_slides(
+            output,
+            find_slides(slides),
+            mpp=parse_mpp(mpp),
+            image_type=IMAGE_TYPES[image_type.lower()],
+            each=lambda file, done, total: advance(file.name, done, total),
+        )
     if json:
         show_json(
             {
-                "project": str(path),
-                "added": added,
-                "failed": {name: str(error) for name, error in failed.items()},
-                "images": total,
+                "project": str(result.project) if result.project else None,
+                "added": [image.name for image in result.added],
+                "known": len(result.known),
+                "parts": [str(path) for path in result.parts],
+                "failed": {str(path): str(error) for path, error in result.failed},
+                "images": result.images,
             }
         )
     else:
-        for name, error in failed.items():
-            show_skipped(name, error)
-        say(f"{path}: slides added: {len(added)}, in all: {total}.")
-        say(f"Next: qpannot bootstrap {output}")
-    if failed:
+        show_skipped((str(path), error) for path, error in result.failed)
+        if result.parts:
+            say(f"{counted(len(result.parts), 'file')} of slides that were added by another file.")
+    if result.project is None:
+        raise QpannotError(
+            f"None of {counted(len(result.failed), 'file')} could be added; no project was made."
+        )
+    if not json:
+        added = counted(len(result.added), "slide")
+        say(f"{result.project}: {added} added, {counted(result.images, 'image')} in all.")
+        show_next([f"qpannot bootstrap {output}"])
+    if result.failed:
         raise typer.Exit(SKIPPED)
 
 

@@ -65,6 +65,17 @@ class DemoSlide:
     name: str
     tumour: BaseGeometry
 
+    def dice(self, geometry: BaseGeometry) -> float:
+        """Return the Dice coefficient of a geometry against the known tumour; 1 for two nothings.
+
+        Parameters
+        ----------
+        geometry
+            Polygons in full-resolution pixels.
+        """
+        total: float = geometry.area + self.tumour.area
+        return 2 * geometry.intersection(self.tumour).area / total if total else 1.0
+
 
 def make_demo_slides(
     folder: Path,

@@ -92,7 +92,7 @@ class BuiltinProject:
                     None if entry.get("color") is None else color_from_argb(int(entry["color"])),
                 )
                 for entry in entries
-                if str(entry.get("name") or "").strip()
+                if _is_class(entry)
             )
         except FileNotFoundError:
             return ()
@@ -157,7 +157,9 @@ class BuiltinProject:
         }
         if source.image_type != "UNSET":
             data = QpData.new(
-                qupath_version=WRITTEN_AS, server_json=server_json, image_type=source.image_type
+                qupath_version=self.version or WRITTEN_AS,
+                server_json=server_json,
+                image_type=source.image_type,
             )
             BuiltinImage(self, entry).write_data(lambda _: data)
         return entry
@@ -264,6 +266,12 @@ def _parse_project(path: Path, data: bytes) -> dict[str, Any]:
         if not isinstance(entry, dict) or "entryID" not in entry:
             raise FormatError(path, "not a QuPath project: an image has no entryID.")
     return document
+
+
+def _is_class(entry: Mapping[str, Any]) -> bool:
+    name = str(entry.get("name") or "").strip()
+    # QuPath 0.2 and 0.3 list their null class; as a class of its own it means something else
+    return bool(name) and not (name == "Unclassified" and entry.get("color") is None)
 
 
 def _last_id(document: Mapping[str, Any]) -> int:

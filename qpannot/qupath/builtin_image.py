@@ -173,18 +173,19 @@ class BuiltinImage:
         size = self.server.size
         builder = self.entry.get("serverBuilder") or {}
         metadata = builder.get("metadata") or {}
-        summary = {
+        summary: dict[str, Any] = {
             "timestamp": self.data_path.stat().st_mtime_ns // 1_000_000,
             "imageType": data.image_type,
-            "server": {
-                "width": size.width if size else 0,
-                "height": size.height if size else 0,
+        }
+        if size:
+            summary["server"] = {
+                "width": size.width,
+                "height": size.height,
                 "sizeC": len(metadata.get("channels") or ()) or 3,
                 "sizeZ": metadata.get("sizeZ", 1),
                 "sizeT": metadata.get("sizeT", 1),
-            },
-            "hierarchy": data.summary(),
-        }
+            }
+        summary["hierarchy"] = data.summary()
         text = gson.dumps(summary, pretty=False)
         self.project.files.edit(self.folder / "summary.json", lambda _: gson.encode(text))
 
@@ -194,6 +195,7 @@ class BuiltinImage:
         add: Sequence[Annotation] = (),
         replace: Sequence[tuple[Annotation, Annotation]] = (),
         remove: Sequence[Annotation] = (),
+        unless_changed_since: Fingerprint | None = None,
     ) -> tuple[Annotation, ...]:
         """Change annotations safely, in one step, leaving all others as they are."""
         expected: dict[UUID, Annotation] = {}
@@ -202,6 +204,12 @@ class BuiltinImage:
         added, replaced = colored[: len(add)], colored[len(add) :]
 
         def make(data: QpData | None) -> QpData | None:
+            if unless_changed_since not in (None, self.fingerprint()):
+                raise ConcurrentChangeError(
+                    self.data_path,
+                    f"the annotations of {self.name} were saved meanwhile; nothing was changed.",
+                    hint="Run the command again: it starts from what is there now.",
+                )
             data = data or QpData.new(
                 qupath_version=self.project.version or WRITTEN_AS,
                 server_json=gson.dumps(self.entry.get("serverBuilder"), pretty=False),

@@ -295,10 +295,11 @@ class AnnotationWriter:
             parent = node.get("parentClass")
             node = parent if isinstance(parent, JavaObject) else None
 
-    def class_color(self, path_class: PathClass) -> Color | None:
-        """Return the colour that the file has a class in, ``None`` where it has not the class."""
-        node = self._classes.get(_CLASS_SEPARATOR.join(class_parts(path_class)))
-        return _class_color(node) if node is not None else None
+    def stored_class(self, path_class: PathClass) -> PathClass | None:
+        """Return a class in the colour the file has it in, ``None`` where it has not the class."""
+        name = _CLASS_SEPARATOR.join(class_parts(path_class))
+        node = self._classes.get(name)
+        return PathClass(name, _class_color(node)) if node is not None else None
 
     def new(self, annotation: Annotation, shape: Shape) -> JavaObject:
         """Return a new annotation object without children."""

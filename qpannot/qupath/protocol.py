@@ -112,6 +112,7 @@ class ProjectImage(Protocol):
         add: Sequence[Annotation] = (),
         replace: Sequence[tuple[Annotation, Annotation]] = (),
         remove: Sequence[Annotation] = (),
+        unless_changed_since: Fingerprint | None = None,
     ) -> tuple[Annotation, ...]:
         """Change annotations safely, in one step, leaving all others as they are.
 
@@ -126,6 +127,8 @@ class ProjectImage(Protocol):
             Pairs of the annotation as it was read and as it shall be, of the same ID.
         remove
             Annotations as they were read. Their children move up to their parents.
+        unless_changed_since
+            Refuse to write when the data file is no longer the one this was taken of.
 
         Returns
         -------

@@ -18,7 +18,7 @@ from typing import Any, Final
 from uuid import UUID, uuid4
 
 from qpannot.errors import FormatError, QpannotError
-from qpannot.qupath.annotation import Annotation, PathClass
+from qpannot.qupath.annotation import Annotation
 from qpannot.qupath.javaclasses import HIERARCHY, IMAGE_TYPE, OBJECTS, WORKFLOW, ClassTable
 from qpannot.qupath.javaemit import emit
 from qpannot.qupath.javastream import parse
@@ -191,10 +191,9 @@ class QpData:
         with self._meaning():
             writer = self._annotation_writer()
             for i, each in enumerate(stored):
-                color = writer.class_color(each.path_class) if each.path_class else None
-                if each.path_class is not None and color is not None:
-                    path_class = PathClass(each.path_class.name, color)
-                    stored[i] = each.with_changes(path_class=path_class)
+                known = writer.stored_class(each.path_class) if each.path_class else None
+                if known is not None:
+                    stored[i] = each.with_changes(path_class=known)
         return stored
 
     def add(self, annotations: Iterable[Annotation]) -> None:

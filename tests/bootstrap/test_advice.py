@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from qpannot.bootstrap.advice import next_step
+from qpannot.bootstrap.advice import next_steps
 from qpannot.bootstrap.ledger import Ledger
 from qpannot.bootstrap.loop import bootstrap
 from qpannot.bootstrap.review import say
@@ -21,16 +21,16 @@ def project(project_folder: Path) -> Iterator[Project]:
 
 
 def advice(project: Project) -> str:
-    return next_step(survey(project, Ledger.of(project)), project.path)
+    return "\n".join(next_steps(survey(project, Ledger.of(project)), project.path))
 
 
 def test_the_advice_follows_the_loop(project: Project) -> None:
-    assert "3 slides have no annotations" in advice(project)
+    assert "3 slides without annotations" in advice(project)
     assert f"qpannot bootstrap {project.path}" in advice(project)
     bootstrap(project, load_recipe("h2gnet", ["tissue.min_area_um2=10000"]))
-    assert "2 slides wait for a person" in advice(project)
-    assert "On 1 slide nothing was found" in advice(project)
-    assert "have no annotations yet" not in advice(project)
+    assert "2 slides to be corrected" in advice(project)
+    assert "1 slide where nothing was found" in advice(project)
+    assert "without annotations;" not in advice(project)
     say(project, project.images, State.REVIEWED, allow_empty=True)
     assert "second reader" in advice(project)
 
@@ -39,7 +39,7 @@ def test_missing_slides_are_named(project: Project) -> None:
     path = project.images[1].path
     assert path is not None
     path.unlink()
-    assert "missing (two.svs)" in advice(project)
+    assert "1 slide missing (two.svs)" in advice(project)
 
 
 def test_an_empty_project_is_told_how_to_get_slides(tmp_path: Path) -> None:

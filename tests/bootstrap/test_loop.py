@@ -179,7 +179,7 @@ def test_what_a_person_draws_beside_a_proposal_leaves_it_a_proposal(project: Pro
     bootstrap(project, RECIPE)
     project.images[0].write_annotations(add=[drawn()])
     status = survey(project, Ledger.of(project))[0]
-    assert status.state is State.PROPOSED and "1 more drawn" in status.reason
+    assert status.state is State.PROPOSED and "1 drawn by a person" in status.reason
 
 
 def test_a_deleted_proposal_is_not_made_again_unless_asked_for(project: Project) -> None:
@@ -191,6 +191,7 @@ def test_a_deleted_proposal_is_not_made_again_unless_asked_for(project: Project)
     assert status.rejected and status.state is State.UNANNOTATED
     outcome = bootstrap(project, RECIPE, only=[project.images[0]])
     assert [proposed.name for proposed in outcome.proposed] == ["one.svs"]
+    assert states(project)[0] is State.PROPOSED
 
 
 def test_a_proposal_replaced_by_a_persons_drawing_is_reviewed(project: Project) -> None:
@@ -320,3 +321,39 @@ def test_the_fingerprint_does_not_depend_on_where_a_ring_begins(project: Project
     assert is_untouched(proposal.with_changes(geometry=turned))
     assert not is_untouched(proposal.with_changes(geometry=turned.buffer(1)))
     assert len(proposal.metadata[FINGERPRINT]) == 16
+
+
+@pytest.mark.parametrize("what", ["drew an annotation", "said there is nothing"])
+def test_what_a_person_does_while_the_slide_is_read_goes_first(
+    project: Project, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    from qpannot.bootstrap.review import say
+    from qpannot.tissue import detect_tissue
+
+    def meanwhile(*arguments: Any) -> Any:
+        with open_project(project.path, "r+") as other:
+            if what == "drew an annotation":
+                other.images[0].write_annotations(add=[drawn()])
+            else:
+                say(other, other.images[:1], State.REVIEWED, allow_empty=True)
+        monkeypatch.setattr(loop, "detect_tissue", detect_tissue)
+        return detect_tissue(*arguments)
+
+    monkeypatch.setattr(loop, "detect_tissue", meanwhile)
+    outcome = bootstrap(project, RECIPE)
+    assert [status.image.name for status in outcome.left_alone] == ["one.svs"]
+    assert [proposed.name for proposed in outcome.proposed] == ["two.svs"]
+    names = [annotation.name for annotation in project.images[0].annotations()]
+    assert names == (["mine"] if what == "drew an annotation" else [])
+
+
+def test_a_mark_we_wrote_ourselves_is_nobodys_word(project: Project) -> None:
+    bootstrap(project, RECIPE)
+    image = project.images[0]
+    (proposal,) = image.annotations()
+    cut = proposal.with_changes(geometry=proposal.geometry.buffer(-50))
+    image.write_annotations(replace=[(proposal, cut)])
+    bootstrap(project, RECIPE)
+    assert project.images[0].metadata[STATE_KEY] == "reviewed"
+    image.write_annotations(remove=image.annotations())
+    assert states(project)[0] is State.UNANNOTATED

@@ -57,9 +57,41 @@ def test_what_was_said_can_be_taken_back(project: Project) -> None:
     assert project.images[0].metadata[STATE_KEY] == "proposed"
 
 
-def test_a_state_set_inside_qupath_is_a_persons_word(project: Project) -> None:
-    project.update_images({"1": ImageChanges(metadata={STATE_KEY: "reviewed"})})
+def test_taking_back_undoes_one_word_at_a_time(project: Project) -> None:
+    say(project, project.images[:1], State.REVIEWED, by="AB")
+    say(project, project.images[:1], State.APPROVED, by="CD")
+    (status,) = say(project, project.images[:1], State.REVIEWED)
+    assert status.state is State.APPROVED and "by CD" in status.reason
+    (status,) = take_back(project, project.images[:1])
+    assert status.state is State.REVIEWED and "by AB" in status.reason
+    (status,) = take_back(project, project.images[:1])
+    assert status.state is State.PROPOSED
+
+
+def test_a_correction_can_be_called_unfinished_until_it_is_saved_again(project: Project) -> None:
+    image = project.images[0]
+    (proposal,) = image.annotations()
+    half = proposal.with_changes(geometry=proposal.geometry.buffer(-20))
+    (half,) = image.write_annotations(replace=[(proposal, half)])
     assert survey(project, Ledger.of(project))[0].state is State.REVIEWED
+    (status,) = take_back(project, project.images[:1])
+    assert status.state is State.PROPOSED and "taken back" in status.reason
+    before = image.fingerprint()
+    assert bootstrap(project, RECIPE, only=project.images[:1]).proposed == []
+    assert image.fingerprint() == before
+    whole = half.with_changes(geometry=half.geometry.buffer(-20))
+    image.write_annotations(replace=[(half, whole)])
+    assert survey(project, Ledger.of(project))[0].state is State.REVIEWED
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_state_set_inside_qupath_is_a_persons_word(project: Project, again: bool) -> None:
+    project.update_images({"1": ImageChanges(metadata={STATE_KEY: "reviewed"})})
+    if again:
+        bootstrap(project, RECIPE)
+    status = survey(project, Ledger.of(project))[0]
+    assert status.state is State.REVIEWED and "in QuPath" in status.reason
+    assert take_back(project, project.images[:1])[0].state is State.PROPOSED
 
 
 def test_a_save_after_the_word_is_mentioned(project: Project) -> None:

@@ -46,11 +46,11 @@ def test_the_first_round_from_slides_to_review(
     qpannot: Any, slide_file: Path, tmp_path: Path
 ) -> None:
     study = tmp_path / "study"
-    assert "slides added: 1," in qpannot("init", slide_file.parent, "-o", study).out
+    assert "1 slide added" in qpannot("init", slide_file.parent, "-o", study).out
     assert qpannot("init", slide_file.parent, "-o", study, "--json").json["added"] == []
     first = qpannot("bootstrap", study, "--set", "tissue.min_area_um2=10000", "--json").json
     assert [each["name"] for each in first["proposed"]] == ["one.svs"]
-    assert first["states"]["proposed"] == 1 and "QuPath" in first["next"]
+    assert first["states"]["proposed"] == 1 and "QuPath" in first["next"][0]
     again = qpannot("bootstrap", "project.qpproj", cwd=study)
     assert "Nothing to propose" in again.out
     qpannot("approve", study, "one*", "--by", "AB")
@@ -132,7 +132,7 @@ def test_a_slide_that_cannot_be_read_is_skipped_and_named(
 ) -> None:
     broken = shared_data / "slides" / "bad" / "broken.svs"
     ended = qpannot("init", slide_file, broken, "-o", tmp_path / "study", code=3)
-    assert "broken.svs" in ended.err and "slides added: 1," in ended.out
+    assert "broken.svs" in ended.err and "1 slide added" in ended.out
     with open_project(tmp_path / "study") as project:
         assert [image.name for image in project.images] == ["one.svs"]
 
@@ -187,3 +187,70 @@ def test_the_demo_runs_the_main_job_and_repeats_nothing(qpannot: Any, tmp_path: 
     assert "Nothing to propose" in qpannot(*arguments).out
     with open_project(tmp_path / "demo" / "project") as project:
         assert [image.fingerprint() for image in project.images] == before
+
+
+def test_a_folder_may_hold_the_project_and_pictures_of_it(
+    qpannot: Any, slide_file: Path, tmp_path: Path
+) -> None:
+    slides = slide_file.parent
+    qpannot("init", slides, "-o", slides / "study")
+    qpannot("status", slides / "study", "--pictures", slides / "look")
+    again = qpannot("init", slides, "-o", slides / "study", "--json").json
+    assert (again["added"], again["known"], again["failed"]) == ([], 1, {})
+
+
+def test_no_project_is_made_of_nothing(qpannot: Any, tmp_path: Path) -> None:
+    (tmp_path / "broken.svs").write_bytes(b"nothing")
+    ended = qpannot("init", tmp_path / "broken.svs", "-o", tmp_path / "study", code=1)
+    assert "no project was made" in ended.err
+    assert not (tmp_path / "study").exists()
+
+
+def test_images_with_damaged_data_are_named_and_the_exit_code_says_so(
+    qpannot: Any, project_folder: Path
+) -> None:
+    (project_folder / "data" / "1" / "data.qpdata").write_bytes(b"damaged")
+    ended = qpannot("bootstrap", project_folder, "--set", "tissue.min_area_um2=10000", code=3)
+    assert "Skipped one.svs" in ended.err and "two.svs: 1 annotation" in ended.out
+    assert "cannot be read (one.svs)" in qpannot("status", project_folder, code=3).out
+
+
+def test_a_file_that_was_cut_off_is_not_relinked(
+    qpannot: Any, project_folder: Path, slide_file: Path, tmp_path: Path
+) -> None:
+    data = slide_file.read_bytes()
+    slide_file.unlink()
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    (archive / "one.svs").write_bytes(data[: len(data) // 2])
+    assert "0 of 1" in qpannot("relink", project_folder, archive, code=3).out
+
+
+def test_slides_are_found_by_their_names_without_ending(qpannot: Any, project_folder: Path) -> None:
+    qpannot("bootstrap", project_folder, "--set", "tissue.min_area_um2=10000")
+    assert "reviewed" in qpannot("approve", "ONE", "-p", project_folder).out
+    ended = qpannot("approve", "tow.svs", "-p", project_folder, code=2)
+    assert "Did you mean two.svs" in ended.err
+
+
+def test_names_of_other_scripts_are_no_trouble_in_a_plain_terminal(
+    qpannot: Any, slide_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slide_file.rename(slide_file.with_name("käse 標本 🔬.svs"))
+    qpannot("init", slide_file.parent, "-o", tmp_path / "study")
+    monkeypatch.setenv("LC_ALL", "C")
+    monkeypatch.setenv("PYTHONUTF8", "0")
+    ended = subprocess.run(
+        [sys.executable, "-m", "qpannot", "status", tmp_path / "study"], capture_output=True
+    )
+    assert ended.returncode == 0 and b"unannotated" in ended.stdout
+    look = tmp_path / "look"
+    qpannot("status", tmp_path / "study", "--pictures", look)
+    assert (look / "1-kase_.png").is_file()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_files_that_cannot_be_written_end_in_a_message(qpannot: Any, project_folder: Path) -> None:
+    (project_folder / "look").touch()
+    ended = qpannot("status", project_folder, "--pictures", project_folder / "look", code=1)
+    assert "look: File exists" in ended.err

@@ -176,3 +176,12 @@ def test_the_thumbnail_shows_tissue_on_white_glass(slides: list[DemoSlide]) -> N
     red, green, blue = pixels[truth == 2].mean(0)
     assert red > green
     assert blue > green
+
+
+def test_dice_is_measured_against_the_known_tumour(slides: list[DemoSlide]) -> None:
+    slide = slides[0]
+    assert slide.dice(slide.tumour) == pytest.approx(1)
+    assert slide.dice(shapely.Polygon()) == 0
+    whole = shapely.box(0, 0, SIZE_PX, SIZE_PX)
+    expected = 2 * slide.tumour.area / (slide.tumour.area + whole.area)
+    assert slide.dice(whole) == pytest.approx(expected)

@@ -347,3 +347,41 @@ def test_a_class_without_a_colour_takes_the_projects(project: Project) -> None:
         add=[square().with_changes(path_class=PathClass("Tumor"))]
     )
     assert read.path_class and read.path_class.color == (9, 8, 7)
+
+
+def test_a_class_without_colour_in_the_file_stays_so(project: Project) -> None:
+    from qpannot.qupath.qpdata import QpData
+
+    image = project.images[0]
+    image.write_annotations(add=[square()])
+    path = project.folder / "data" / "1" / "data.qpdata"
+    data = QpData.parse(path.read_bytes(), source=path)
+    (node,) = data._annotation_writer()._classes.values()
+    for part, desc in zip(node.data, node.desc.lineage, strict=True):
+        for index, field in enumerate(f for f in desc.fields if f.signature is not None):
+            if field.name == "colorRGB":
+                part.references[index] = None
+    path.write_bytes(data.to_bytes())
+    (colourless,) = image.annotations()
+    assert colourless.path_class and colourless.path_class.color is None
+    after = image.write_annotations(
+        add=[square(200)], replace=[(colourless, colourless.with_changes(name="x"))]
+    )
+    assert [a.path_class and a.path_class.color for a in after] == [None, None]
+
+
+def test_the_null_class_of_old_projects_is_no_class(project: Project) -> None:
+    path = project.folder / "classifiers" / "classes.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text('{"pathClasses": [{"name": "Unclassified"}, {"name": "Tumor", "color": -1}]}')
+    assert [path_class.name for path_class in project.classes] == ["Tumor"]
+
+
+def test_a_write_can_insist_on_the_file_that_was_read(project: Project) -> None:
+    image = project.images[0]
+    image.write_annotations(add=[square()])
+    read = image.fingerprint()
+    image.write_annotations(add=[square(100)], unless_changed_since=read)
+    with pytest.raises(ConcurrentChangeError, match="saved meanwhile"):
+        image.write_annotations(add=[square(200)], unless_changed_since=read)
+    assert len(image.annotations()) == 2
