@@ -11,7 +11,7 @@ annotations alone (``bootstrap.states``).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from shapely.geometry import mapping, shape
 from shapely.geometry.base import BaseGeometry
 
-from qpannot.errors import FormatError
+from qpannot.errors import FormatError, ProjectError
 from qpannot.qupath.files import HOUSE, ProjectFiles, write_atomically
 from qpannot.qupath.protocol import Fingerprint, Project
 
@@ -79,13 +79,18 @@ class Word(BaseModel):
 
 
 class Seen(BaseModel):
-    """What was found when the image's data file was last read, and of which file that holds."""
+    """What was found when the image's data file was last read, and of which file that holds.
+
+    ``drawn`` counts the areas a person outlined, lines, points and classes that QuPath marks as
+    not to be measured (``Region*``, ``Ignore*``) left out.
+    """
 
     size: int
     mtime_ns: int
     touched: bool
     annotations: int
     proposals: int
+    drawn: int
 
     def holds_for(self, fingerprint: Fingerprint) -> bool:
         """Tell whether the file is still the one that was read."""
@@ -147,6 +152,7 @@ class RoundRecord(BaseModel):
     method: str
     started: str
     finished: str | None = None
+    """When it was last worked on."""
     qpannot: str
     recipe: dict[str, Any]
     proposed: list[str] = Field(default_factory=list)
@@ -201,9 +207,15 @@ class Ledger:
         paths = sorted((self.house / "rounds").glob("*.json"))
         return [record for path in paths if (record := self._read(path, RoundRecord))]
 
-    def save_image(self, record: ImageRecord) -> None:
-        """Record what is known of an image."""
-        self._write(self._image_path(record.id), record)
+    def edit_image(
+        self, image_id: str, name: str, change: Callable[[ImageRecord], None]
+    ) -> ImageRecord:
+        """Change what is recorded of an image, whatever another process recorded meanwhile."""
+        with self._files.locked():
+            record = self.image(image_id, name)
+            change(record)
+            self._write(self._image_path(image_id), record)
+        return record
 
     def save_round(self, record: RoundRecord) -> None:
         """Record what is known of a round."""
@@ -220,6 +232,8 @@ class Ledger:
             return kind.model_validate_json(path.read_bytes())
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise ProjectError(path, f"cannot be read ({error.strerror or error}).") from error
         except ValidationError as error:
             raise FormatError(
                 path,

@@ -19,9 +19,17 @@ from qpannot.bootstrap.ledger import (
     geojson_of,
     now,
 )
-from qpannot.bootstrap.proposals import Origin, is_untouched, make_proposal
-from qpannot.bootstrap.states import ImageStatus, State, look, mirror, status_of, survey
-from qpannot.errors import LockedError, QpannotError
+from qpannot.bootstrap.proposals import Origin, is_pristine, is_proposal, make_proposal
+from qpannot.bootstrap.states import (
+    ImageStatus,
+    State,
+    is_drawn_area,
+    look,
+    mirror,
+    status_of,
+    survey,
+)
+from qpannot.errors import LockedError, QpannotError, SlideError
 from qpannot.geometry import Mpp
 from qpannot.linking import open_image
 from qpannot.qupath import Annotation, PathClass, Project, ProjectImage
@@ -46,6 +54,8 @@ QUPATH_CLASSES = tuple(
 
 PROPOSABLE = (State.UNANNOTATED, State.PROPOSED)
 """States in which nothing of a person can be lost by a proposal."""
+
+REPORT = "This is a defect of qpannot: please report it with this slide."
 
 MIRROR_EVERY_S = 60.0
 """How often the states of slides are written into the project during a long round."""
@@ -190,14 +200,7 @@ class _FirstRound:
         each: Callable[[ProjectImage, int, int], None],
     ) -> None:
         path_class = _ensure_class(self.project, self.recipe)
-        record = self.ledger.round(self.number) or RoundRecord(
-            number=self.number,
-            method=self.origin.method,
-            started=now(),
-            qpannot=qpannot.__version__,
-            recipe=self.recipe.model_dump(mode="json"),
-        )
-        self.ledger.save_round(record)
+        self._save_round({})
         mirrored = time.monotonic()
         failed: dict[str, str] = {}
         try:
@@ -213,52 +216,67 @@ class _FirstRound:
                     mirrored = time.monotonic()
         finally:
             self._mirror(targets)
-            made = {proposed.image_id for proposed in outcome.proposed}
-            record.proposed = sorted({*record.proposed, *made}, key=int)
-            record.failed = failed
-            record.finished = now()
-            self.ledger.save_round(record)
+            self._save_round(failed)
+
+    def _save_round(self, failed: dict[str, str]) -> None:
+        """Record the round as it stands: what was proposed is told from the records of images."""
+        record = self.ledger.round(self.number) or RoundRecord(
+            number=self.number,
+            method=self.origin.method,
+            started=now(),
+            qpannot=qpannot.__version__,
+            recipe=self.recipe.model_dump(mode="json"),
+        )
+        record.proposed = [
+            status.image.id
+            for status in survey(self.project, self.ledger)
+            if status.round == self.number
+        ]
+        record.failed = failed
+        record.finished = now()
+        self.ledger.save_round(record)
 
     def _mirror(self, images: Sequence[ProjectImage]) -> None:
         mirror(self.project, self.ledger, [self._status(image) for image in images])
 
     def _status(self, image: ProjectImage) -> ImageStatus:
-        return status_of(image, self.ledger.image(image.id, image.name))
+        return status_of(image, self.ledger)
 
     def _propose(self, image: ProjectImage, path_class: PathClass, outcome: Outcome) -> None:
         started = time.monotonic()
         with open_image(image, fallback_mpp=self.mpp) as slide:
-            outlines = detect_tissue(slide, self.recipe.tissue)
             pixel_um = slide.mpp_or_none
+            try:
+                outlines = detect_tissue(slide, self.recipe.tissue)
+            except QpannotError:
+                raise
+            except Exception as error:  # one slide must not end a run over 2,000
+                reason = f"its tissue cannot be outlined ({type(error).__name__}: {error})."
+                raise SlideError(image.name, reason, hint=REPORT) from error
         # What a person saved or said while the slide was read goes first.
         fingerprint = image.fingerprint()
         status = self._status(image)
         annotations = image.annotations()
-        earlier = [annotation for annotation in annotations if is_untouched(annotation)]
-        if status.state not in PROPOSABLE or (annotations and not earlier):
+        made_by_us = [annotation for annotation in annotations if is_proposal(annotation)]
+        locked = self.recipe.proposal.locked
+        has_work = any(not is_pristine(each) or each.locked > locked for each in made_by_us)
+        has_work |= not made_by_us and any(is_drawn_area(each) for each in annotations)
+        if status.error or status.state not in PROPOSABLE or has_work:
             outcome.left_alone.append(status)
             return
-        record = self.ledger.image(image.id, image.name)
         if not outlines:
             outcome.empty.append(image)
-            if not earlier:
-                record.nothing_found = {
-                    "method": self.origin.method,
-                    "settings": self.settings,
-                    "when": now(),
-                }
-                self.ledger.save_image(record)
+            if not made_by_us:
+                self._record(image, self._found_nothing)
             return
-        locked = self.recipe.proposal.locked
         proposals = [
             make_proposal(outline, path_class, self.origin, locked=locked) for outline in outlines
         ]
-        record.nothing_found = None
-        record.proposals = [kept for kept in record.proposals if kept.written]
-        record.proposals += [_kept(proposal, self.origin) for proposal in proposals]
-        self.ledger.save_image(record)  # before the write, so that a crash loses no origin
-        image.write_annotations(add=proposals, remove=earlier, unless_changed_since=fingerprint)
-        _mark_written(image, self.ledger, record)
+        kept = [_kept(proposal, self.origin) for proposal in proposals]
+        # before the write, so that a crash loses no origin
+        self._record(image, lambda record: _intend(record, kept))
+        image.write_annotations(add=proposals, remove=made_by_us, unless_changed_since=fingerprint)
+        _mark_written(image, self.ledger)
         area_px2 = sum(proposal.geometry.area for proposal in proposals)
         outcome.proposed.append(
             Proposed(
@@ -267,9 +285,19 @@ class _FirstRound:
                 len(proposals),
                 area_px2 * pixel_um.x * pixel_um.y / 1e6 if pixel_um else None,
                 time.monotonic() - started,
-                len(earlier),
+                len(made_by_us),
             )
         )
+
+    def _record(self, image: ProjectImage, change: Callable[[ImageRecord], None]) -> None:
+        self.ledger.edit_image(image.id, image.name, change)
+
+    def _found_nothing(self, record: ImageRecord) -> None:
+        record.nothing_found = {
+            "method": self.origin.method,
+            "settings": self.settings,
+            "when": now(),
+        }
 
 
 def _targets(
@@ -324,24 +352,30 @@ def _kept(proposal: Annotation, origin: Origin) -> KeptProposal:
     )
 
 
-def _mark_written(image: ProjectImage, ledger: Ledger, record: ImageRecord) -> None:
+def _intend(record: ImageRecord, kept: list[KeptProposal]) -> None:
+    record.nothing_found = None
+    record.proposals = [each for each in record.proposals if each.written] + kept
+
+
+def _mark_written(image: ProjectImage, ledger: Ledger) -> None:
+    """Record which proposals the project holds now, and what else is to be seen there."""
     present = {annotation.id for annotation in image.annotations()}
-    for kept in record.proposals:
-        kept.replaced = kept.written and kept.id not in present
-        kept.written = True
-    record.seen = look(image, record)
-    ledger.save_image(record)
+
+    def change(record: ImageRecord) -> None:
+        record.proposals = [each for each in record.proposals if each.written or each.id in present]
+        for each in record.proposals:
+            each.replaced = each.id not in present
+            each.written = True
+        record.seen = look(image, record)
+
+    ledger.edit_image(image.id, image.name, change)
 
 
 def _finish_broken_off(ledger: Ledger, statuses: Sequence[ImageStatus]) -> None:
     """Complete the record of proposals that a crash left in the project but not in the ledger."""
     for status in statuses:
-        if status.state is not State.PROPOSED:
+        if status.state is not State.PROPOSED or status.error:
             continue
         record = ledger.image(status.image.id, status.image.name)
         if any(not kept.written for kept in record.proposals):
-            present = {annotation.id for annotation in status.image.annotations()}
-            record.proposals = [
-                kept for kept in record.proposals if kept.written or kept.id in present
-            ]
-            _mark_written(status.image, ledger, record)
+            _mark_written(status.image, ledger)

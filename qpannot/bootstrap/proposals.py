@@ -81,6 +81,17 @@ def is_proposal(annotation: Annotation) -> bool:
     return FINGERPRINT in annotation.metadata
 
 
+def is_pristine(annotation: Annotation) -> bool:
+    """Tell whether nothing at all of a person is in this proposal: no name, note or colour.
+
+    Only such a proposal may be replaced by another. Whether it is locked is for the caller to
+    compare with how it was made.
+    """
+    ours = {ROUND, METHOD, MODEL, SCORE, FINGERPRINT}
+    nothing_added = not annotation.name and annotation.color is None
+    return is_untouched(annotation) and nothing_added and set(annotation.metadata) <= ours
+
+
 def is_untouched(annotation: Annotation) -> bool:
     """Tell whether this is a proposal whose outline and class nobody changed."""
     wanted = annotation.metadata.get(FINGERPRINT)

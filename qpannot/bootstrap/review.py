@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from qpannot.bootstrap.ledger import TAKEN_BACK, Ledger, Word, now
-from qpannot.bootstrap.states import ImageStatus, State, mirror, status_of
+from qpannot.bootstrap.ledger import TAKEN_BACK, Ledger
+from qpannot.bootstrap.states import ImageStatus, State, mirror, record_word, status_of
 from qpannot.errors import UsageError
 from qpannot.qupath import Project, ProjectImage
 
@@ -41,7 +41,7 @@ def say(
         before the first. Nothing is recorded then.
     """
     ledger = Ledger.of(project)
-    before = [status_of(image, ledger.image(image.id, image.name)) for image in images]
+    before = [status_of(image, ledger) for image in images]
     unreadable = [status for status in before if status.error]
     if unreadable:
         raise UsageError(f"{unreadable[0].image.name}: {unreadable[0].error}")
@@ -64,7 +64,7 @@ def say(
         )
     for status in before:
         if status.state is not State.APPROVED or state is State.APPROVED:
-            _record(ledger, status.image, state.value, by)
+            record_word(ledger, status.image, state.value, by=by)
     return _mirrored(project, ledger, images)
 
 
@@ -76,19 +76,11 @@ def take_back(
     Also where a correction made a slide reviewed: it then waits until it is saved again.
     """
     ledger = Ledger.of(project)
-    statuses = [status_of(image, ledger.image(image.id, image.name)) for image in images]
+    statuses = [status_of(image, ledger) for image in images]
     mirror(project, ledger, statuses)  # takes down what was said in QuPath, to be taken back
     for image in images:
-        _record(ledger, image, TAKEN_BACK, by)
+        record_word(ledger, image, TAKEN_BACK, by=by)
     return _mirrored(project, ledger, images)
-
-
-def _record(ledger: Ledger, image: ProjectImage, state: str, by: str) -> None:
-    record = ledger.image(image.id, image.name)
-    fingerprint = image.fingerprint()
-    data = (fingerprint.size, fingerprint.mtime_ns)
-    record.words.append(Word(state=state, by=by, when=now(), data=data))
-    ledger.save_image(record)
 
 
 def _mirrored(
@@ -97,11 +89,7 @@ def _mirrored(
     wanted = {image.id for image in images}
 
     def statuses() -> list[ImageStatus]:
-        return [
-            status_of(image, ledger.image(image.id, image.name))
-            for image in project.images
-            if image.id in wanted
-        ]
+        return [status_of(image, ledger) for image in project.images if image.id in wanted]
 
     mirror(project, ledger, statuses())
     return statuses()

@@ -14,7 +14,7 @@ from enum import StrEnum
 from qpannot.bootstrap.ledger import ImageRecord, Ledger, Seen, Word, now
 from qpannot.bootstrap.proposals import is_proposal, is_untouched
 from qpannot.errors import QpannotError
-from qpannot.qupath import ImageChanges, Project, ProjectImage
+from qpannot.qupath import Annotation, ImageChanges, Project, ProjectImage
 
 STATE_KEY = "qpannot.state"
 """Image metadata: the state, where QuPath's project pane shows and sorts by it."""
@@ -65,7 +65,10 @@ class ImageStatus:
     def slide_is_missing(self) -> bool:
         """Whether the slide's file is not where the project says."""
         path = self.image.path
-        return path is None or not path.exists()
+        try:
+            return path is None or not path.exists()
+        except OSError:  # a name no file system here could have, a folder without permission
+            return True
 
 
 def survey(project: Project, ledger: Ledger) -> list[ImageStatus]:
@@ -73,37 +76,34 @@ def survey(project: Project, ledger: Ledger) -> list[ImageStatus]:
 
     An image whose data cannot be read is given with its ``error`` instead of stopping the rest.
     """
-    return [status_of(image, ledger.image(image.id, image.name)) for image in project.images]
+    return [status_of(image, ledger) for image in project.images]
 
 
-def status_of(image: ProjectImage, record: ImageRecord) -> ImageStatus:
+def status_of(image: ProjectImage, ledger: Ledger) -> ImageStatus:
     """Return where one image stands.
 
-    The image's annotations are read only where they changed since the ledger last saw them.
+    The image's annotations are read only where they changed since the ledger last saw them. What
+    cannot be read is the status's ``error``.
     """
     try:
+        record = ledger.image(image.id, image.name)
         seen = look(image, record)
     except QpannotError as error:
-        said = _said(image, record)
-        return ImageStatus(
-            image,
-            said or State.UNANNOTATED,
-            "its annotations cannot be read",
-            None,
-            None,
-            _round_of(record),
-            error=error,
-        )
+        shown = image.metadata.get(STATE_KEY)
+        state = State(shown) if shown in list(State) else State.UNANNOTATED
+        reason = "its annotations or records cannot be read"
+        return ImageStatus(image, state, reason, None, None, None, error=error)
     state, reason = _judge(image, record, seen)
+    unannotated = state is State.UNANNOTATED
     return ImageStatus(
         image,
         state,
         reason,
         seen.annotations,
         seen.proposals,
-        _round_of(record),
-        rejected=_is_rejected(record, seen),
-        nothing_found=state is State.UNANNOTATED and record.nothing_found is not None,
+        record.standing[-1].round if record.standing else None,
+        rejected=unannotated and _is_rejected(record, seen),
+        nothing_found=unannotated and record.nothing_found is not None,
     )
 
 
@@ -112,31 +112,31 @@ def look(image: ProjectImage, record: ImageRecord) -> Seen:
     fingerprint = image.fingerprint()
     if record.seen and record.seen.holds_for(fingerprint):
         return record.seen
-    if not record.proposals and STATE_KEY not in image.metadata:
-        # nothing was ever proposed here, so a count is all there is to know
-        return Seen(
-            size=fingerprint.size,
-            mtime_ns=fingerprint.mtime_ns,
-            touched=False,
-            annotations=image.count_annotations(),
-            proposals=0,
-        )
-    annotations = image.annotations()
+    nothing = not record.proposals and image.count_annotations() == 0
+    annotations = () if nothing else image.annotations()
     proposals = [annotation for annotation in annotations if is_proposal(annotation)]
+    drawn = sum(is_drawn_area(annotation) for annotation in annotations)
     present = {annotation.id for annotation in annotations}
     gone = {kept.id for kept in record.standing} - present
     if any(kept.id in present for kept in record.proposals if not kept.written):
         gone = set()  # a run broke off after it had replaced them, before it could say so
-    drawn = len(annotations) - len(proposals)
     return Seen(
         size=fingerprint.size,
         mtime_ns=fingerprint.mtime_ns,
         touched=any(not is_untouched(proposal) for proposal in proposals)
-        or bool(gone and annotations)
+        or bool(gone and proposals)
         or bool(drawn and not proposals),
         annotations=len(annotations),
         proposals=len(proposals),
+        drawn=drawn,
     )
+
+
+def is_drawn_area(annotation: Annotation) -> bool:
+    """Tell whether a person outlined an area here: no line, point or class such as ``Region*``."""
+    if is_proposal(annotation) or annotation.geometry.area == 0:
+        return False
+    return annotation.class_name is None or not annotation.class_name.endswith("*")
 
 
 def _said(image: ProjectImage, record: ImageRecord) -> State | None:
@@ -167,27 +167,33 @@ def _judge(image: ProjectImage, record: ImageRecord, seen: Seen) -> tuple[State,
 
 def _tell(record: ImageRecord, seen: Seen) -> tuple[State, str]:
     """Return the state that the annotations alone tell, and why."""
-    if not seen.annotations:
-        if _is_rejected(record, seen):
-            return State.UNANNOTATED, "the proposal was deleted"
-        if record.nothing_found:
-            return State.UNANNOTATED, f"{record.nothing_found['method']} found nothing"
-        return State.UNANNOTATED, "no annotations"
-    if not seen.proposals and not record.standing:
-        return State.REVIEWED, "annotated by a person, never proposed for"
     if seen.touched:
-        return State.REVIEWED, "the proposal was corrected"
-    drawn = seen.annotations - seen.proposals
-    beside = f"; beside it {drawn} drawn by a person" if drawn else ""
-    return State.PROPOSED, f"waits for a person{beside}"
+        if record.standing or seen.proposals:
+            return State.REVIEWED, "the proposal was corrected"
+        return State.REVIEWED, "annotated by a person, never proposed for"
+    if seen.proposals:
+        beside = f"; beside it {seen.drawn} drawn by a person" if seen.drawn else ""
+        return State.PROPOSED, f"waits for a person{beside}"
+    if _is_rejected(record, seen):
+        return State.UNANNOTATED, "the proposal was deleted"
+    if record.nothing_found:
+        return State.UNANNOTATED, f"{record.nothing_found['method']}: nothing found"
+    marks = "no annotations" if not seen.annotations else "only marks, no area of a class"
+    return State.UNANNOTATED, marks
 
 
 def _is_rejected(record: ImageRecord, seen: Seen) -> bool:
-    return not seen.annotations and bool(record.standing)
+    return not seen.proposals and not seen.drawn and bool(record.standing)
 
 
-def _round_of(record: ImageRecord) -> int | None:
-    return record.proposals[-1].round if record.proposals else None
+def record_word(
+    ledger: Ledger, image: ProjectImage, state: str, *, by: str = "", where: str = ""
+) -> None:
+    """Record what a person said of an image, and of which data file."""
+    fingerprint = image.fingerprint()
+    data = (fingerprint.size, fingerprint.mtime_ns)
+    word = Word(state=state, by=by, where=where, when=now(), data=data)
+    ledger.edit_image(image.id, image.name, lambda record: record.words.append(word))
 
 
 def mirror(project: Project, ledger: Ledger, statuses: Iterable[ImageStatus]) -> None:
@@ -204,10 +210,7 @@ def mirror(project: Project, ledger: Ledger, statuses: Iterable[ImageStatus]) ->
         image, shown = status.image, status.image.metadata.get(STATE_KEY)
         record = ledger.image(image.id, image.name)
         if shown != record.mirrored and shown in (State.REVIEWED, State.APPROVED):
-            fingerprint = image.fingerprint()
-            data = (fingerprint.size, fingerprint.mtime_ns)
-            record.words.append(Word(state=shown, where="in QuPath", when=now(), data=data))
-            ledger.save_image(record)
+            record_word(ledger, image, shown, where="in QuPath")
         wanted = None if status.state is State.UNANNOTATED else status.state.value
         if record.mirrored != wanted:
             echoes[image.id] = wanted
@@ -217,7 +220,9 @@ def mirror(project: Project, ledger: Ledger, statuses: Iterable[ImageStatus]) ->
                 for state in State
                 if state is not State.UNANNOTATED
             }
-            changes[image.id] = ImageChanges(metadata={STATE_KEY: wanted}, tags=tags)
+            changes[image.id] = ImageChanges(
+                metadata={STATE_KEY: wanted}, tags=tags, only_if={STATE_KEY: shown}
+            )
     if echoes:
         ledger.save_mirrored(echoes)  # first, so that a crash never makes an echo a word
     if changes:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from qpannot.errors import FormatError, ProjectError, ReadOnlyError
 from qpannot.qupath import gson, server
-from qpannot.qupath.annotation import PathClass, argb_from_color, color_from_argb
+from qpannot.qupath.annotation import Color, PathClass, argb_from_color, color_from_argb
 from qpannot.qupath.builtin_image import WRITTEN_AS, BuiltinImage
 from qpannot.qupath.files import ProjectFiles, now_ms
 from qpannot.qupath.protocol import ImageChanges, Mode
@@ -86,14 +86,7 @@ class BuiltinProject:
         try:
             document = gson.loads(self._classes_path.read_text(encoding="utf-8"))
             entries = document.get("pathClasses") or []
-            return tuple(
-                PathClass(
-                    str(entry["name"]),
-                    None if entry.get("color") is None else color_from_argb(int(entry["color"])),
-                )
-                for entry in entries
-                if _is_class(entry)
-            )
+            return tuple(_class_of(entry) for entry in entries if _is_class(entry))
         except FileNotFoundError:
             return ()
         except (ValueError, AttributeError, TypeError, OSError) as error:
@@ -104,20 +97,23 @@ class BuiltinProject:
             ) from error
 
     def set_classes(self, classes: Iterable[PathClass]) -> None:
-        """Replace the list of classes."""
+        """Replace the list of classes; entries of classes that stay as they are stay whole."""
         self.check_writable()
-        entries = [
-            {
-                "name": path_class.name,
-                "color": None if path_class.color is None else argb_from_color(path_class.color),
-            }
-            for path_class in classes
-        ]
-        for entry in entries:
-            if entry["color"] is None:
-                del entry["color"]
-        text = gson.dumps({"pathClasses": entries}, pretty=True)
-        self.files.edit(self._classes_path, lambda _: gson.encode(text))
+        wanted = list(classes)
+
+        def change(old: bytes | None) -> bytes:
+            document = {"pathClasses": []} if old is None else gson.loads(old.decode("utf-8"))
+            entries = [e for e in document.get("pathClasses") or [] if isinstance(e, dict)]
+            known = {_class_of(entry): entry for entry in entries if _is_class(entry)}
+            made = [entry for entry in entries if not _is_class(entry)]
+            for path_class in wanted:
+                entry = known.get(path_class, {"name": path_class.name})
+                if path_class.color and _class_color(entry) != path_class.color:
+                    entry = {**entry, "color": argb_from_color(path_class.color)}
+                made.append(entry)
+            return gson.encode(gson.dumps({**document, "pathClasses": made}, pretty=True))
+
+        self.files.edit(self._classes_path, change)
 
     def add_images(self, sources: Sequence[server.ImageSource]) -> tuple[BuiltinImage, ...]:
         """Add images as QuPath's import does, in one write of the project file."""
@@ -142,11 +138,15 @@ class BuiltinProject:
         builder = server.build(source)
         folder = self.folder / "data" / str(entry_id)
         server_json = gson.dumps(builder, pretty=True)
-        self.files.edit(folder / "server.json", lambda _: gson.encode(server_json))
+        self.files.edit(
+            folder / "server.json", lambda _: gson.encode(server_json), keeps_snapshot=False
+        )
         if source.thumbnail is not None:
             jpeg = io.BytesIO()
             Image.fromarray(source.thumbnail).save(jpeg, "JPEG", quality=85)
-            self.files.edit(folder / "thumbnail.jpg", lambda _: jpeg.getvalue())
+            self.files.edit(
+                folder / "thumbnail.jpg", lambda _: jpeg.getvalue(), keeps_snapshot=False
+            )
         entry = {
             "serverBuilder": builder,
             "entryID": entry_id,
@@ -172,6 +172,8 @@ class BuiltinProject:
             entries = {str(entry.get("entryID")): entry for entry in document["images"]}
             knows_tags = _version_tuple(document.get("version")) >= _FIRST_WITH_TAGS
             for image_id, wanted in changes.items():
+                if image_id not in entries and wanted.only_if is not None:
+                    continue
                 if image_id not in entries:
                     raise ProjectError(self.path, f"image {image_id} is no longer in the project.")
                 _change_entry(entries[image_id], wanted, knows_tags=knows_tags)
@@ -184,7 +186,9 @@ class BuiltinProject:
     def _write_server_copy(self, image_id: str) -> None:
         image = next(image for image in self._images if image.id == image_id)
         text = gson.dumps(image.entry["serverBuilder"], pretty=True)
-        self.files.edit(image.folder / "server.json", lambda _: gson.encode(text))
+        self.files.edit(
+            image.folder / "server.json", lambda _: gson.encode(text), keeps_snapshot=False
+        )
 
     def _edit_project(self, change: Callable[[dict[str, Any]], None]) -> None:
         def edit(old: bytes | None) -> bytes | None:
@@ -202,16 +206,12 @@ class BuiltinProject:
         self._load(self._read())
 
     def _create(self) -> None:
-        if self.folder.is_dir() and (found := sorted(self.folder.glob("*.qpproj"))):
-            raise ProjectError(
-                found[0],
-                "there is a project already.",
-                hint="Choose another folder, or open this project to add to it.",
-            )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ProjectError(self.folder, f"cannot be made ({error.strerror}).") from error
+        if found := sorted(self.folder.glob("*.qpproj")):
+            raise self._exists_already(found[0])
         now = now_ms()
         document = {
             "version": WRITTEN_AS,
@@ -221,8 +221,23 @@ class BuiltinProject:
             "lastID": 0,
             "images": [],
         }
-        self.files.edit(self.folder / "data" / "metadata.json", lambda _: b"{}")
-        self.files.edit(self.path, lambda _: gson.encode(gson.dumps(document, pretty=True)))
+
+        def make(old: bytes | None) -> bytes:
+            if old is not None:  # another process was quicker
+                raise self._exists_already(self.path)
+            return gson.encode(gson.dumps(document, pretty=True))
+
+        self.files.edit(
+            self.folder / "data" / "metadata.json", lambda old: b"{}" if old is None else None
+        )
+        self.files.edit(self.path, make)
+
+    def _exists_already(self, path: Path) -> ProjectError:
+        return ProjectError(
+            path,
+            "there is a project already.",
+            hint="Choose another folder, or open this project to add to it.",
+        )
 
     def check_writable(self) -> None:
         """Raise ``ReadOnlyError`` when the project was opened for reading."""
@@ -268,6 +283,15 @@ def _parse_project(path: Path, data: bytes) -> dict[str, Any]:
     return document
 
 
+def _class_of(entry: Mapping[str, Any]) -> PathClass:
+    return PathClass(str(entry["name"]), _class_color(entry))
+
+
+def _class_color(entry: Mapping[str, Any]) -> Color | None:
+    color = entry.get("color")
+    return None if color is None else color_from_argb(int(color))
+
+
 def _is_class(entry: Mapping[str, Any]) -> bool:
     name = str(entry.get("name") or "").strip()
     # QuPath 0.2 and 0.3 list their null class; as a class of its own it means something else
@@ -286,6 +310,8 @@ def _version_tuple(version: object) -> tuple[int, ...]:
 
 def _change_entry(entry: dict[str, Any], changes: ImageChanges, *, knows_tags: bool) -> None:
     metadata = dict(entry.get("metadata") or {})
+    if any(metadata.get(key) != value for key, value in (changes.only_if or {}).items()):
+        return
     for key, value in (changes.metadata or {}).items():
         if value is None:
             metadata.pop(key, None)

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any, Protocol
 from uuid import UUID
 
-from qpannot.errors import ConcurrentChangeError, ProjectError
+from qpannot.errors import ConcurrentChangeError, FormatError, ProjectError
 from qpannot.qupath import gson, server
 from qpannot.qupath.annotation import Annotation, PathClass, differences
 from qpannot.qupath.files import ProjectFiles
@@ -54,6 +54,7 @@ class BuiltinImage:
         self.id = str(entry["entryID"])
         self.folder = project.folder / "data" / self.id
         self.data_path = self.folder / "data.qpdata"
+        self.backup_path = self.folder / "data.qpdata.bkp"
 
     @property
     def name(self) -> str:
@@ -128,19 +129,21 @@ class BuiltinImage:
             return Fingerprint(0, 0)
         return Fingerprint(status.st_size, status.st_mtime_ns)
 
-    def _read_data(self, data: bytes | None = None) -> QpData | None:
-        path = self.data_path
-        if data is None:
-            # QuPath moves the old data aside while it saves, and reads that when a save broke off
-            backup = path.with_name("data.qpdata.bkp")
-            path = path if path.exists() or not backup.exists() else backup
+    def _read_data(self) -> QpData | None:
+        # QuPath moves the old data aside while it saves, and reads that when a save broke off
+        problem: FormatError | None = None
+        for path in (self.data_path, self.backup_path):
             try:
-                data = path.read_bytes()
+                return QpData.parse(path.read_bytes(), source=path)
             except FileNotFoundError:
-                return None
+                continue
             except OSError as error:
                 raise ProjectError(path, f"cannot be read ({error.strerror or error}).") from error
-        return QpData.parse(data, source=path)
+            except FormatError as error:
+                problem = problem or error
+        if problem:
+            raise problem
+        return None
 
     def write_data(
         self,
@@ -156,7 +159,7 @@ class BuiltinImage:
         written: list[QpData] = []
 
         def change(old: bytes | None) -> bytes | None:
-            made = make(self._read_data(old))
+            made = make(None if old is None else QpData.parse(old, source=self.data_path))
             if made is None:
                 return None
             new = made.to_bytes()
@@ -164,7 +167,7 @@ class BuiltinImage:
             check(written[0])
             return new
 
-        if self.project.files.edit(self.data_path, change) is None:
+        if self.project.files.edit(self.data_path, change, backup=self.backup_path) is None:
             return None
         self._write_summary(written[0])
         return written[0]
@@ -187,7 +190,9 @@ class BuiltinImage:
             }
         summary["hierarchy"] = data.summary()
         text = gson.dumps(summary, pretty=False)
-        self.project.files.edit(self.folder / "summary.json", lambda _: gson.encode(text))
+        self.project.files.edit(
+            self.folder / "summary.json", lambda _: gson.encode(text), keeps_snapshot=False
+        )
 
     def write_annotations(
         self,

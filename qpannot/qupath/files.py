@@ -7,6 +7,7 @@ of what was there, through a temporary file that is read back, synced and rename
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import shutil
 import time
@@ -21,15 +22,32 @@ from qpannot.errors import ConcurrentChangeError, LockedError, ProjectError
 HOUSE = "qpannot"
 """The folder inside a QuPath project that holds what is ours: ledger, snapshots, lock."""
 
+ATTEMPTS = 4
+PAUSE_S = 0.5
+"""How often a file that another program is saving is tried, and how long is waited in between."""
+
 KEPT_SNAPSHOTS = 20
 """Snapshots kept of one file: the oldest, and the newest of the others."""
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(
+    path: Path, data: bytes, *, if_still: Callable[[], bool] = lambda: True
+) -> bool:
     """Replace the file at ``path`` by ``data``, or leave it as it is.
 
     The bytes go to a temporary file beside it, are synced, read back and compared, and the file
-    is renamed over the old one; the folder is synced as well where the system allows it.
+    is renamed over the old one; the folder is synced as well where the system allows it. A link
+    is followed, and stays.
+
+    Parameters
+    ----------
+    if_still
+        Asked at the last moment, when all the slow work is done, whether to go through with it.
+
+    Returns
+    -------
+    bool
+        Whether the file was replaced.
 
     Raises
     ------
@@ -37,6 +55,8 @@ def write_atomically(path: Path, data: bytes) -> None:
         When the disk is full, the folder cannot be written, or the bytes read back differ. The
         old file is untouched then.
     """
+    if path.is_symlink():
+        path = path.resolve()
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -51,6 +71,8 @@ def write_atomically(path: Path, data: bytes) -> None:
                 "what was written reads back differently; the old file was kept.",
                 hint="Check the disk or network share, then run the command again.",
             )
+        if not if_still():
+            return False
         os.replace(temporary, path)
     except OSError as error:
         raise ProjectError(
@@ -62,6 +84,7 @@ def write_atomically(path: Path, data: bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
     _sync_folder(path.parent)
+    return True
 
 
 def _sync_folder(folder: Path) -> None:
@@ -128,7 +151,8 @@ class ProjectFiles:
         path: Path,
         change: Callable[[bytes | None], bytes | None],
         *,
-        before_replace: Callable[[], None] | None = None,
+        backup: Path | None = None,
+        keeps_snapshot: bool = True,
     ) -> bytes | None:
         """Change one file of the project safely.
 
@@ -139,8 +163,12 @@ class ProjectFiles:
         change
             Gets the bytes on disk (``None`` where there is no file) and returns the new ones, or
             ``None`` to leave the file alone. Called again when the file changed meanwhile.
-        before_replace
-            Called just before the new file takes its place, when all else has succeeded.
+        backup
+            Where QuPath moves the file while it saves a new one. If that lies there and ``path``
+            does not, QuPath is given time to finish; if it never does, the save broke off, and
+            the backup is what is changed.
+        keeps_snapshot
+            Whether what was there is worth keeping. What can be made again at any time is not.
 
         Returns
         -------
@@ -152,31 +180,44 @@ class ProjectFiles:
         ConcurrentChangeError
             When another program keeps changing the file between our read and our write.
         """
+        watched = [path] if backup is None else [path, backup]
+
+        def stamps() -> list[tuple[int, int, int] | None]:
+            return [_stamp(each) for each in watched]
+
         with self.locked():
-            for _ in range(3):
-                stamp = _stamp(path)
-                old = path.read_bytes() if stamp else None
+            self._remove_litter(path)
+            for attempt in range(ATTEMPTS):
+                before = stamps()
+                found = [each for each, stamp in zip(watched, before, strict=True) if stamp]
+                if found == [backup] and attempt < ATTEMPTS - 1:
+                    time.sleep(PAUSE_S)
+                    continue
+                try:
+                    old = found[0].read_bytes() if found else None
+                except FileNotFoundError:
+                    continue
                 new = change(old)
                 if new is None or new == old:
                     return None
                 path.parent.mkdir(parents=True, exist_ok=True)
-                if old is not None:
+                if old is not None and keeps_snapshot:
                     self._snapshot(path, old)
-                if before_replace:
-                    before_replace()
-                if _stamp(path) != stamp:
-                    continue
-                write_atomically(path, new)
-                return new
+                if write_atomically(path, new, if_still=lambda known=before: stamps() == known):  # type: ignore[misc]
+                    return new
         raise ConcurrentChangeError(
             path,
             "another program keeps saving this file while we try to change it.",
             hint="Save and close the image in QuPath, then run the command again.",
         )
 
+    def _remove_litter(self, path: Path) -> None:
+        for temporary in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+            temporary.unlink(missing_ok=True)  # of a process that was killed: we hold the lock
+
     def snapshots(self, path: Path) -> list[Path]:
         """Return the snapshots of a file of the project, oldest first."""
-        return sorted(self._snapshot_folder(path).glob(f"*-{path.name}"))
+        return sorted(self._snapshot_folder(path).glob(f"*-{glob.escape(path.name)}"))
 
     def _snapshot_folder(self, path: Path) -> Path:
         return self.house / "snapshots" / path.relative_to(self.folder).parent
@@ -192,8 +233,10 @@ class ProjectFiles:
             raise ProjectError(
                 folder, f"no snapshot can be kept ({error.strerror or error}); nothing was changed."
             ) from error
-        taken = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
-        write_atomically(folder / f"{taken}-{path.name}", data)
+        # numbered, because clocks are set back
+        number = int(earlier[-1].name.split("-")[0]) + 1 if earlier else 1
+        taken = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        write_atomically(folder / f"{number:06d}-{taken}-{path.name}", data)
         kept = self.snapshots(path)
         excess = max(0, len(kept) - KEPT_SNAPSHOTS)
         for outdated in kept[1 : 1 + excess]:

@@ -28,11 +28,15 @@ class ImageChanges:
         which know no tags.
     uris
         New places of the image's files, by old.
+    only_if
+        Change the image only where its metadata still has these values at the moment of writing
+        (``None``: no such key) and it is still in the project. Otherwise it is left as it is.
     """
 
     metadata: Mapping[str, str | None] | None = None
     tags: Mapping[str, bool] | None = None
     uris: Mapping[str, str] | None = None
+    only_if: Mapping[str, str | None] | None = None
 
 
 @dataclass(frozen=True)

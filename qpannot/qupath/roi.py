@@ -5,10 +5,10 @@ corners (Rectangle, Ellipse, Line) or WKB (Geometry). Geometry goes into shapes 
 comes out of them (`geometries_of`), in memory as in a file; what a read-back gives is therefore
 ``geometries_of(shapes_of(...))``, bit for bit.
 
-float32 steps are 0.0078 px at 100,000 px. WKB lies on QuPath's grid of 0.01 px: QuPath rounds to
-it whenever it reads a file, so we do so when we read and when we write, by the same formula. What
-we store is then what QuPath stores after opening and saving it, vertex by vertex, and a changed
-geometry is one that somebody changed. Where rounding would make a valid geometry invalid, it is
+float32 steps are 0.0078 px at 100,000 px. WKB lies on QuPath's grid of 0.01 px, in float32: QuPath
+rounds to both whenever it reads a file, so we do so when we read and when we write. What we store
+is then what QuPath stores after opening and saving it, vertex by vertex, and a changed geometry is
+one that somebody changed. Where rounding would make a valid geometry invalid, it is
 stored made valid on that grid.
 """
 
@@ -30,7 +30,8 @@ from qpannot.qupath.javaclasses import ROIS, ClassTable
 from qpannot.qupath.javatypes import JavaArray, JavaObject, UnexpectedError
 
 QUPATH_GRID_PX: Final = 0.01
-"""Spacing of the grid that QuPath's geometries lie on (GeometryTools.DEFAULT_FACTORY)."""
+"""Spacing of the grid that QuPath's geometries lie on (GeometryTools.DEFAULT_FACTORY, which also
+keeps coordinates in float32)."""
 
 _ELLIPSE_POINTS: Final = 100  # JTS GeometricShapeFactory's default, which QuPath uses
 _ELLIPSE_SLACK: Final = 0.02  # relative; a polygon further from an ellipse than this is none
@@ -189,8 +190,9 @@ def on_qupath_grid(geometries: NDArray[np.object_]) -> NDArray[np.object_]:
 
 
 def _make_precise(coordinates: Floats) -> Floats:
-    # JTS PrecisionModel.makePrecise for a grid
-    return np.floor(coordinates / QUPATH_GRID_PX + 0.5) * QUPATH_GRID_PX
+    # JTS PrecisionModel.makePrecise for a grid, then what QuPath keeps coordinates in
+    precise = np.floor(coordinates / QUPATH_GRID_PX + 0.5) * QUPATH_GRID_PX
+    return precise.astype(np.float32).astype(np.float64)
 
 
 def geometries_of(shapes: Sequence[Shape | None]) -> list[BaseGeometry]:

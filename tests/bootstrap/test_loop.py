@@ -1,22 +1,25 @@
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import shapely
 
 from qpannot.bootstrap import loop
-from qpannot.bootstrap.ledger import Ledger
+from qpannot.bootstrap.ledger import ImageRecord, Ledger
 from qpannot.bootstrap.loop import bootstrap
 from qpannot.bootstrap.proposals import FINGERPRINT, METHOD, ROUND, is_untouched
 from qpannot.bootstrap.states import STATE_KEY, State, survey
 from qpannot.errors import LockedError, MissingSlideError
-from qpannot.qupath import Annotation, PathClass, Project, open_project
+from qpannot.qupath import Annotation, ImageChanges, PathClass, Project, open_project
 from qpannot.recipe import load_recipe
 
 RECIPE = load_recipe("h2gnet", ["tissue.min_area_um2=10000", "tissue.requested_pixel_size_um=8"])
@@ -262,13 +265,13 @@ def test_a_crash_around_the_write_is_made_good_by_the_next_run(
             assert [(each.id, each.written) for each in kept] == [(proposal.id, True)]
 
 
-def _crash_on(name: str, crash: type[BaseException]) -> Callable[[Path, bytes], None]:
+def _crash_on(name: str, crash: type[BaseException]) -> Callable[..., bool]:
     from qpannot.qupath.files import write_atomically
 
-    def write(path: Path, data: bytes) -> None:
+    def write(path: Path, data: bytes, **options: Any) -> bool:
         if path.name == name:
             raise crash
-        write_atomically(path, data)
+        return write_atomically(path, data, **options)
 
     return write
 
@@ -357,3 +360,162 @@ def test_a_mark_we_wrote_ourselves_is_nobodys_word(project: Project) -> None:
     assert project.images[0].metadata[STATE_KEY] == "reviewed"
     image.write_annotations(remove=image.annotations())
     assert states(project)[0] is State.UNANNOTATED
+
+
+def test_deleting_one_of_several_proposals_is_a_correction(project: Project) -> None:
+    bootstrap(project, RECIPE)
+    image = project.images[0]
+    (proposal,) = image.annotations()
+    twin = proposal.with_changes(id=uuid4())
+    ledger = Ledger.of(project)
+
+    def add_twin(record: ImageRecord) -> None:
+        record.proposals.append(record.proposals[0].model_copy(update={"id": twin.id}))
+        record.seen = None
+
+    ledger.edit_image(image.id, image.name, add_twin)
+    image.write_annotations(add=[twin])
+    assert states(project)[0] is State.PROPOSED
+    image.write_annotations(remove=[twin])
+    assert states(project)[0] is State.REVIEWED
+
+
+@pytest.mark.parametrize(
+    "mark",
+    [
+        Annotation(shapely.LineString([(0, 0), (100, 100)])),
+        Annotation(shapely.MultiPoint([(5, 5)]), path_class=PathClass("Tumor")),
+        Annotation(shapely.box(0, 0, 500, 500), path_class=PathClass("Region*")),
+    ],
+)
+def test_a_ruler_or_a_region_of_interest_is_no_annotated_slide(
+    project: Project, mark: Annotation
+) -> None:
+    image = project.images[0]
+    image.write_annotations(add=[mark])
+    assert states(project)[0] is State.UNANNOTATED
+    bootstrap(project, RECIPE)
+    found = image.annotations()
+    assert len(found) == 2 and mark.id in {annotation.id for annotation in found}
+    image.write_annotations(remove=[a for a in found if a.id != mark.id])
+    assert states(project)[0] is State.UNANNOTATED
+
+
+@pytest.mark.parametrize("what", ["name", "note", "lock", "colour"])
+def test_a_proposal_that_a_person_marked_is_not_made_anew(project: Project, what: str) -> None:
+    bootstrap(project, RECIPE)
+    image = project.images[0]
+    (proposal,) = image.annotations()
+    changes: dict[str, Any] = {
+        "name": {"name": "checked by AB"},
+        "note": {"metadata": {**proposal.metadata, "note": "ask AB"}},
+        "lock": {"locked": True},
+        "colour": {"color": (1, 2, 3)},
+    }[what]
+    image.write_annotations(replace=[(proposal, proposal.with_changes(**changes))])
+    before = image.fingerprint()
+    outcome = bootstrap(project, RECIPE, only=project.images[:1])
+    assert not outcome.proposed and image.fingerprint() == before
+
+
+def test_a_proposal_without_ledger_or_mark_is_still_a_proposal(project: Project) -> None:
+    bootstrap(project, RECIPE)
+    shutil.rmtree(project.folder / "qpannot")
+    project.update_images({"1": ImageChanges(metadata={STATE_KEY: None})})
+    assert states(project)[0] is State.PROPOSED
+
+
+def test_a_mark_set_in_qupath_during_a_run_is_kept(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from qpannot.tissue import detect_tissue
+
+    bootstrap(project, RECIPE, only=project.images[:1])
+
+    def meanwhile(*arguments: Any) -> Any:
+        with open_project(project.path, "r+") as other:
+            other.update_images({"1": ImageChanges(metadata={STATE_KEY: "reviewed"})})
+        return detect_tissue(*arguments)
+
+    monkeypatch.setattr(loop, "detect_tissue", meanwhile)
+    bootstrap(project, RECIPE)
+    with open_project(project.path) as again:
+        assert again.images[0].metadata[STATE_KEY] == "reviewed"
+        assert states(again)[0] is State.REVIEWED
+
+
+def test_an_image_removed_in_qupath_during_a_run_stops_nothing(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from qpannot.tissue import detect_tissue
+
+    def meanwhile(*arguments: Any) -> Any:
+        document = json.loads(project.path.read_text())
+        document["images"] = [e for e in document["images"] if e["entryID"] != 2]
+        project.path.write_text(json.dumps(document))
+        return detect_tissue(*arguments)
+
+    monkeypatch.setattr(loop, "detect_tissue", meanwhile)
+    bootstrap(project, RECIPE)
+    assert [image.id for image in project.images] == ["1", "3"]
+    assert states(project) == [State.PROPOSED, State.UNANNOTATED]
+
+
+def test_a_defect_on_one_slide_names_it_and_the_rest_goes_on(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from qpannot.tissue import detect_tissue
+
+    def fail_once(*arguments: Any) -> Any:
+        monkeypatch.setattr(loop, "detect_tissue", detect_tissue)
+        raise ZeroDivisionError("in the middle of it")
+
+    monkeypatch.setattr(loop, "detect_tissue", fail_once)
+    outcome = bootstrap(project, RECIPE)
+    ((image, error),) = outcome.failed
+    assert image.name == "one.svs" and "in the middle of it" in error.message
+    assert [proposed.name for proposed in outcome.proposed] == ["two.svs"]
+
+
+def test_a_damaged_record_concerns_its_image_alone(project: Project) -> None:
+    bootstrap(project, RECIPE)
+    path = project.folder / "qpannot" / "images" / "1.json"
+    path.write_bytes(path.read_bytes()[:100])
+    outcome = bootstrap(project, RECIPE)
+    ((image, error),) = outcome.failed
+    assert image.name == "one.svs" and "1.json" in error.message
+    assert [status.state for status in outcome.statuses[1:]] == [State.PROPOSED, State.UNANNOTATED]
+
+
+def test_words_of_two_processes_are_both_kept(project: Project) -> None:
+    code = (
+        "import sys; from qpannot.bootstrap.ledger import *; from pathlib import Path\n"
+        "ledger = Ledger(Path(sys.argv[1]))\n"
+        "for i in range(20):\n"
+        "    word = Word(state=sys.argv[2], when=now())\n"
+        "    ledger.edit_image('1', 'one', lambda record: record.words.append(word))\n"
+    )
+    both = [
+        subprocess.Popen([sys.executable, "-c", code, str(project.folder), name]) for name in "ab"
+    ]
+    assert [process.wait(timeout=60) for process in both] == [0, 0]
+    assert len(Ledger.of(project).image("1", "one").words) == 40
+
+
+def test_a_run_killed_at_any_moment_is_finished_by_the_next(project: Project) -> None:
+    project.images[1].write_annotations(add=[drawn()])
+    command = [sys.executable, "-m", "qpannot", "bootstrap", str(project.folder)]
+    command += ["--set", "tissue.min_area_um2=10000"]
+    for delay_s in (0.9, 1.2, 1.5, 1.8):
+        running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(delay_s)
+        running.kill()
+        running.wait()
+        with open_project(project.path) as opened:
+            assert [a.name for a in opened.images[1].annotations()] == ["mine"]
+    assert subprocess.run(command, capture_output=True).returncode == 0
+    with open_project(project.path) as opened:
+        assert states(opened) == [State.PROPOSED, State.REVIEWED, State.UNANNOTATED]
+        assert len(opened.images[0].annotations()) == 1
+        record = Ledger.of(opened).round(1)
+        assert record is not None and record.proposed == ["1"]

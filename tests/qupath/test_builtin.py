@@ -385,3 +385,43 @@ def test_a_write_can_insist_on_the_file_that_was_read(project: Project) -> None:
     with pytest.raises(ConcurrentChangeError, match="saved meanwhile"):
         image.write_annotations(add=[square(200)], unless_changed_since=read)
     assert len(image.annotations()) == 2
+
+
+def test_a_write_that_would_read_back_differently_is_not_made(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from qpannot.qupath.qpdata import QpData
+
+    image = project.images[0]
+    image.write_annotations(add=[square()])
+    before = image.fingerprint()
+    (known,) = image.annotations()
+    monkeypatch.setattr(QpData, "remove", lambda self, ids: None)
+    with pytest.raises(ProjectError, match="read back differently"):
+        image.write_annotations(remove=[known])
+    assert image.fingerprint() == before
+
+
+def test_a_half_written_file_is_read_from_qupaths_backup(project: Project) -> None:
+    image = project.images[0]
+    annotation = square()
+    image.write_annotations(add=[annotation])
+    data = project.folder / "data" / "1" / "data.qpdata"
+    whole = data.read_bytes()
+    data.with_name("data.qpdata.bkp").write_bytes(whole)
+    data.write_bytes(whole[: len(whole) // 2])
+    assert [a.id for a in image.annotations()] == [annotation.id]
+    with pytest.raises(FormatError):
+        image.write_annotations(add=[square(100)])
+
+
+def test_entries_of_classes_that_stay_are_kept_whole(project: Project) -> None:
+    path = project.folder / "classifiers" / "classes.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(
+        '{"pathClasses": [{"name": "Tumor", "color": 1677721600, "note": 1}], "more": 2}'
+    )
+    project.set_classes([*project.classes, PathClass("New", (1, 2, 3))])
+    written = json.loads(path.read_text())
+    assert written["pathClasses"][0] == {"name": "Tumor", "color": 1677721600, "note": 1}
+    assert written["more"] == 2 and len(written["pathClasses"]) == 2

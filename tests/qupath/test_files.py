@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -135,3 +136,71 @@ def test_a_read_only_folder_is_a_clear_error(tmp_path: Path) -> None:
             ProjectFiles(tmp_path).edit(tmp_path / "a", lambda _: b"x")
     finally:
         tmp_path.chmod(0o700)
+
+
+def test_a_save_while_our_file_is_being_written_is_kept(
+    files: ProjectFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = files.folder / "a.json"
+    path.write_bytes(b"read")
+    synced = os.fsync
+
+    def save_meanwhile(descriptor: int) -> None:
+        synced(descriptor)
+        monkeypatch.setattr(os, "fsync", synced)
+        path.write_bytes(b"saved by QuPath")
+
+    monkeypatch.setattr(os, "fsync", save_meanwhile)
+    assert files.edit(path, lambda old: (old or b"") + b" + ours") == b"saved by QuPath + ours"
+
+
+def test_qupath_is_given_time_to_finish_a_save(files: ProjectFiles) -> None:
+    path, backup = files.folder / "data", files.folder / "data.bkp"
+    backup.write_bytes(b"old")
+    finish = threading.Timer(0.7, lambda: (path.write_bytes(b"new"), backup.unlink()))
+    finish.start()
+    assert files.edit(path, lambda old: (old or b"") + b" + ours", backup=backup) == b"new + ours"
+    finish.join()
+
+
+def test_a_save_that_broke_off_is_gone_on_from(files: ProjectFiles) -> None:
+    path, backup = files.folder / "data", files.folder / "data.bkp"
+    backup.write_bytes(b"old")
+    assert files.edit(path, lambda old: (old or b"") + b" + ours", backup=backup) == b"old + ours"
+    assert [snapshot.read_bytes() for snapshot in files.snapshots(path)] == [b"old"]
+
+
+def test_what_is_written_is_read_back(files: ProjectFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = files.folder / "a"
+    path.write_bytes(b"old")
+    read = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda self: read(self)[:-1])
+    with pytest.raises(ProjectError, match="reads back differently"):
+        write_atomically(path, b"new")
+    monkeypatch.undo()
+    assert path.read_bytes() == b"old"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links and modes are POSIX's")
+def test_links_and_permissions_survive_a_write(files: ProjectFiles) -> None:
+    target, link = files.folder / "target", files.folder / "link"
+    target.write_bytes(b"old")
+    target.chmod(0o640)
+    link.symlink_to(target)
+    files.edit(link, lambda _: b"new")
+    assert link.is_symlink() and target.read_bytes() == b"new"
+    assert target.stat().st_mode & 0o777 == 0o640
+
+
+def test_what_a_killed_process_left_behind_is_cleared_away(files: ProjectFiles) -> None:
+    litter = files.folder / ".a[1].json.4711.tmp"
+    litter.write_bytes(b"half")
+    files.edit(files.folder / "a[1].json", lambda _: b"x")
+    assert not litter.exists()
+
+
+def test_snapshots_are_found_whatever_the_file_is_called(files: ProjectFiles) -> None:
+    path = files.folder / "a [v2].qpproj"
+    for text in (b"1", b"2", b"3"):
+        files.edit(path, lambda _, text=text: text)  # type: ignore[misc]
+    assert [snapshot.read_bytes() for snapshot in files.snapshots(path)] == [b"1", b"2"]

@@ -97,7 +97,7 @@ def test_an_ellipse_keeps_its_bounds_and_is_as_round_as_qupaths() -> None:
 
 
 @given(
-    st.lists(st.tuples(coordinates, coordinates), min_size=3, max_size=30),
+    st.lists(st.tuples(coordinates, coordinates), min_size=3, max_size=30, unique=True),
     st.sampled_from([shapely.Polygon, shapely.LineString, shapely.MultiPoint]),
 )
 def test_vertices_are_kept_to_float32_in_their_order(
@@ -112,11 +112,20 @@ def test_vertices_are_kept_to_float32_in_their_order(
 
 
 @given(st.lists(st.tuples(st.integers(0, 9_999_999), st.integers(0, 9_999_999)), min_size=4))
-def test_geometries_on_qupaths_grid_are_kept_exactly(points: list[tuple[int, int]]) -> None:
+def test_geometries_on_qupaths_grid_are_kept_to_float32(points: list[tuple[int, int]]) -> None:
     on_grid = [(x * 0.01, y * 0.01) for x, y in points]
     geometry = shapely.MultiPolygon([shapely.Polygon(on_grid), shapely.Polygon(on_grid[::-1])])
     back, kind = stored(geometry)
-    assert kind is RoiType.GEOMETRY and back.equals_exact(geometry, 0)
+    rounded = shapely.transform(geometry, lambda xy: xy.astype(np.float32).astype(np.float64))
+    assert kind is RoiType.GEOMETRY and back.equals_exact(rounded, 0)
+    assert stored(back)[0].equals_exact(back, 0)
+
+
+def test_what_qupath_made_of_a_geometry_far_out_is_what_we_store() -> None:
+    # real QuPath 0.6.0 saved 140000.18 as 140000.1875 and 346.67 as 346.6700134277344
+    ring = shapely.box(346.67, 100, 140000.18, 200).difference(shapely.box(400, 120, 500, 150))
+    back, _ = stored(ring)
+    assert {x for x, _ in shapely.get_coordinates(back)[:5]} == {346.6700134277344, 140000.1875}
 
 
 def test_ring_order_and_orientation_are_kept() -> None:
@@ -131,9 +140,9 @@ def test_ring_order_and_orientation_are_kept() -> None:
 def test_geometries_off_the_grid_are_stored_as_qupath_would_save_them() -> None:
     back, _ = stored(shapely.transform(HOLED, lambda xy: xy + np.array([0.123456, 0.666])))
     x, y = shapely.get_coordinates(back).T
-    # QuPath 0.6.0 reads 0.123456 as 12 * 0.01 and 10.123456 as 1012 * 0.01
-    assert set(x[:5]) == {12 * 0.01, 10012 * 0.01}
-    assert set(y[:5]) == {67 * 0.01, 10067 * 0.01}
+    # QuPath 0.6.0 rounds 0.123456 to 12 * 0.01, and that to float32
+    assert set(x[:5]) == {float(np.float32(12 * 0.01)), float(np.float32(10012 * 0.01))}
+    assert set(y[:5]) == {float(np.float32(67 * 0.01)), float(np.float32(10067 * 0.01))}
 
 
 def test_rounding_never_makes_a_valid_geometry_invalid() -> None:
