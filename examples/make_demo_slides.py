@@ -16,4 +16,6 @@ def main(folder: str, count: str = "4") -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) not in (2, 3):
+        sys.exit(__doc__)
     main(*sys.argv[1:])

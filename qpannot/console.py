@@ -37,9 +37,9 @@ def stderr() -> Console:
     return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-def say(text: str = "") -> None:
-    """Write a line of result; ``text`` may carry rich's markup."""
-    stdout().print(text)
+def say(text: str = "", *, markup: bool = False) -> None:
+    """Write a line of result; with ``markup`` as rich's, else as it is."""
+    stdout().print(text, markup=markup)
 
 
 def show_json(value: Any) -> None:
@@ -71,7 +71,7 @@ def show_skipped(skipped: Iterable[tuple[str, QpannotError]]) -> None:
 def show_next(steps: Iterable[str]) -> None:
     """Write what the person should do next, a line a step."""
     for step in steps:
-        say(f"[bold]Next:[/] {escape(step)}")
+        say(f"[bold]Next:[/] {escape(step)}", markup=True)
 
 
 def counted(number: int, noun: str) -> str:
@@ -104,7 +104,7 @@ def progress(what: str) -> Iterator[Callable[[str, int, int], None]]:
     if not console.is_terminal:
 
         def line(name: str, done: int, total: int) -> None:
-            console.print(f"{what} {done + 1}/{total} {escape(name)}")
+            console.print(f"{what} {done + 1}/{total} {name}", markup=False)
 
         yield line
         return

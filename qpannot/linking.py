@@ -12,7 +12,14 @@ from pathlib import Path
 from qpannot.errors import MissingSlideError, QpannotError, SlideError, UsageError
 from qpannot.geometry import Mpp, Size
 from qpannot.qupath import ImageChanges, ImageSource, Project, ProjectImage, open_project
-from qpannot.qupath.server import OPENSLIDE, Rotation, ServerInfo, name_from_uri, uri_from_path
+from qpannot.qupath.server import (
+    OPENSLIDE,
+    Rotation,
+    ServerInfo,
+    is_there,
+    name_from_uri,
+    uri_from_path,
+)
 from qpannot.slide import Slide, open_slide
 
 THUMBNAIL = Size(1000, 600)
@@ -48,7 +55,7 @@ def open_image(image: ProjectImage, *, fallback_mpp: Mpp | None = None) -> Slide
             f"is no local file ({info.uris[0]}).",
             hint="Copy the slide here and relink it: qpannot relink PROJECT FOLDER",
         )
-    if not path.exists():
+    if not is_there(path):
         raise MissingSlideError(
             image.name,
             f"the slide is not at {path}.",
@@ -59,14 +66,13 @@ def open_image(image: ProjectImage, *, fallback_mpp: Mpp | None = None) -> Slide
         crops.reverse()  # only QuPath's OpenSlide reader crops to the bounds
     sizes = []
     for crop in crops:
-        slide = _in_frame(path, info, crop)
-        if info.size in (None, slide.size):
-            return _with_resolution(slide, path, info, crop, fallback_mpp)
-        sizes.append(slide.size)
-        slide.close()
+        with open_slide(path, crop_to_bounds=crop, series=info.series) as slide:
+            sizes.append(slide.size)
+        if info.file_size in (None, slide.size):
+            return _with_resolution(_in_frame(path, info, crop), path, info, crop, fallback_mpp)
     raise SlideError(
         image.name,
-        f"{path} is {sizes[0]}, but the project says {info.size}.",
+        f"{path} is {sizes[0]}, but the project says {info.file_size}.",
         hint="It is another file, or another image of it. Relink the entry to the right one: "
         "qpannot relink PROJECT FOLDER",
     )
@@ -192,7 +198,7 @@ def add_slides(
     project = open_project(output, "r+") if exists else None
     linked = {image.path.resolve() for image in project.images if image.path} if project else set()
     identities = {
-        identify_slide(path) for path in linked if path.suffix.lower() == ".dcm" and path.exists()
+        identify_slide(path) for path in linked if path.suffix.lower() == ".dcm" and is_there(path)
     }
     new: list[Path] = []
     for file in files:
@@ -296,7 +302,7 @@ def relink(project: Project, folders: Sequence[Path]) -> list[Relinked]:
     list of Relinked
         One for each image whose slide was missing.
     """
-    missing = [image for image in project.images if not (image.path and image.path.exists())]
+    missing = [image for image in project.images if not is_there(image.path)]
     by_name: dict[str, list[Path]] = {}
     for folder in folders:
         for path in sorted(folder.rglob("*")) if folder.is_dir() else [folder]:
@@ -324,11 +330,11 @@ def _mismatch(path: Path, info: ServerInfo) -> str:
     reasons = []
     for crop in (True, False):
         try:
-            with _in_frame(path, info, crop) as slide:
-                if info.size in (None, slide.size):
+            with open_slide(path, crop_to_bounds=crop, series=info.series) as slide:
+                if info.file_size in (None, slide.size):
                     slide.thumbnail(Size(256, 256))  # a file that was cut off opens, and no more
                     return ""
-                reasons.append(f"{path} is {slide.size}, not {info.size}")
+                reasons.append(f"{path} is {slide.size}, not {info.file_size}")
         except SlideError as error:
             reasons.append(str(error.message))
     return reasons[0]

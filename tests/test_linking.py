@@ -74,6 +74,20 @@ def test_a_rotated_and_cropped_entry_shows_what_qupath_shows(project: Project) -
     assert np.array_equal(turned, np.rot90(straight, -1))
 
 
+def test_a_crop_of_another_file_is_never_taken_for_the_slide(project: Project) -> None:
+    region = {"x": 0, "y": 0, "width": 500, "height": 500, "z": 0, "t": 0}
+    project = edit_builder(
+        project, lambda builder: {"builderType": "cropped", "builder": builder, "region": region}
+    )
+    path = project.images[0].path
+    assert path is not None
+    with open_image(project.images[0]) as slide:
+        assert slide.size == Size(500, 500)
+    shutil.copy(path.with_name("two.svs"), path)
+    with pytest.raises(SlideError, match="but the project says 2,048 x 1,536 px"):
+        open_image(project.images[0])
+
+
 def test_a_thumbnail_shows_what_qupaths_own_does(shared_data: Path) -> None:
     with open_project(shared_data / "qupath/written-by-qupath/0.6.0/project") as project:
         image = project.images[0]

@@ -15,6 +15,7 @@ from qpannot.bootstrap.ledger import ImageRecord, Ledger, Seen, Word, now
 from qpannot.bootstrap.proposals import is_proposal, is_untouched
 from qpannot.errors import QpannotError
 from qpannot.qupath import Annotation, ImageChanges, Project, ProjectImage
+from qpannot.qupath.server import is_there
 
 STATE_KEY = "qpannot.state"
 """Image metadata: the state, where QuPath's project pane shows and sorts by it."""
@@ -64,11 +65,7 @@ class ImageStatus:
     @property
     def slide_is_missing(self) -> bool:
         """Whether the slide's file is not where the project says."""
-        path = self.image.path
-        try:
-            return path is None or not path.exists()
-        except OSError:  # a name no file system here could have, a folder without permission
-            return True
+        return not is_there(self.image.path)
 
 
 def survey(project: Project, ledger: Ledger) -> list[ImageStatus]:

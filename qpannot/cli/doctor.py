@@ -32,9 +32,10 @@ def doctor(
     for finding in examine(folder):
         findings.append(finding)
         if not json:
-            say(f"{marks[finding.verdict]}[bold]{finding.what}[/]: {escape(finding.found)}")
+            found = f"[bold]{finding.what}[/]: {escape(finding.found)}"
+            say(marks[finding.verdict] + found, markup=True)
             if finding.meaning:
-                say(f"        {escape(finding.meaning)}")
+                say(f"        {finding.meaning}")
     if json:
         show_json([finding.__dict__ for finding in findings])
     if any(finding.verdict == "bad" for finding in findings):

@@ -79,8 +79,6 @@ def bootstrap(
 
 def show_outcome(project: Project, outcome: Outcome) -> None:
     """Say what a run of bootstrap did, how things stand, and what comes next."""
-    from rich.markup import escape
-
     from qpannot.bootstrap.advice import next_steps
     from qpannot.console import counted, say, show_next, show_skipped
 
@@ -96,11 +94,11 @@ def show_outcome(project: Project, outcome: Outcome) -> None:
             area = f", {proposed.area_mm2:.3g} mm²"
         count = counted(proposed.annotations, "annotation")
         anew = ", in place of an untouched proposal" if proposed.replaced else ""
-        say(f"  {escape(proposed.name)}: {count}{area}{anew} ({proposed.seconds:.1f} s)")
+        say(f"  {proposed.name}: {count}{area}{anew} ({proposed.seconds:.1f} s)")
     for image in outcome.empty:
-        say(f"  {escape(image.name)}: no tissue found")
+        say(f"  {image.name}: no tissue found")
     for status in outcome.left_alone:
-        say(f"  {escape(status.image.name)}: left alone, it is {status.state} ({status.reason})")
+        say(f"  {status.image.name}: left alone, it is {status.state} ({status.reason})")
     if outcome.round is not None:
         skipped = f", {len(outcome.failed)} skipped" if outcome.failed else ""
         made = counted(len(outcome.proposed), "slide")
@@ -273,6 +271,8 @@ def approve(
         first = Path(images[0])
         is_project = first.suffix == ".qpproj" or bool(list(first.glob("*.qpproj")))
         project, images = (first, images[1:]) if is_project else (Path(), images)
+    if take_back and (second_reader or empty):
+        raise UsageError("--take-back goes with neither --second-reader nor --empty.")
     if not images:
         raise UsageError(
             "Which images?", hint="Name them: qpannot approve case-1.svs --project study"

@@ -71,7 +71,7 @@ class BuiltinImage:
         """The slide's file if it can be found; else where the project says it is."""
         path = server.path_from_uri(self.server.uris[0]) if self.server.uris else None
         moved_from = self.project.moved_from
-        if path and moved_from and not path.exists():
+        if path and moved_from and not server.is_there(path):
             # what lay beside the project when it was saved may have moved along with it
             for up, ancestor in enumerate([moved_from, *moved_from.parents]):
                 folders = [self.project.folder, *self.project.folder.parents]
@@ -79,7 +79,7 @@ class BuiltinImage:
                     break
                 if path.is_relative_to(ancestor):
                     candidate = folders[up] / path.relative_to(ancestor)
-                    if candidate.exists():
+                    if server.is_there(candidate):
                         return candidate
         return path
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, unquote_to_bytes, urlsplit
 from urllib.request import url2pathname
 
 import numpy as np
@@ -58,8 +58,11 @@ class ServerInfo:
         The resolution is what users correct in QuPath, so it goes before the file's own.
     transforms
         Rotations and crops from the file's frame to the shown one, in order.
+    file_size
+        The image before ``transforms``, as the project states it; what tells a file from another.
     unsupported
-        The builder type of a transform whose pixels qpannot cannot make, else ``None``.
+        The builder type of a transform whose pixels qpannot cannot make, or ``damaged``, else
+        ``None``.
     """
 
     uris: tuple[str, ...]
@@ -70,6 +73,7 @@ class ServerInfo:
     magnification: float | None = None
     is_rgb: bool | None = None
     transforms: tuple[Rotation | Crop, ...] = ()
+    file_size: Size | None = None
     unsupported: str | None = None
 
     @property
@@ -94,10 +98,17 @@ def read_builder(builder: Mapping[str, Any]) -> ServerInfo:
     builder
         The JSON object; unknown kinds are described as far as they can be.
     """
+    try:
+        return _read_builder(builder)
+    except (KeyError, TypeError, ValueError):
+        return ServerInfo(uris=tuple(_find_uris(builder)), unsupported="damaged")
+
+
+def _read_builder(builder: Mapping[str, Any]) -> ServerInfo:
     kind = str(builder.get("builderType", "uri"))
     inner = builder.get("builder")
     if isinstance(inner, Mapping):
-        info = _transformed(read_builder(inner), kind, builder)
+        info = _transformed(_read_builder(inner), kind, builder)
     elif kind == "uri":
         info = ServerInfo(
             uris=(str(builder.get("uri", "")),),
@@ -108,7 +119,8 @@ def read_builder(builder: Mapping[str, Any]) -> ServerInfo:
     else:
         info = ServerInfo(uris=tuple(_find_uris(builder)), unsupported=kind)
     metadata = builder.get("metadata")
-    return _with_metadata(info, metadata) if isinstance(metadata, Mapping) else info
+    info = _with_metadata(info, metadata) if isinstance(metadata, Mapping) else info
+    return info if info.transforms else _replace(info, file_size=info.size)
 
 
 def _with_rotation_argument(info: ServerInfo) -> ServerInfo:
@@ -309,16 +321,32 @@ def path_from_uri(uri: str) -> Path | None:
     """
     if len(uri) > 2 and uri[1] == ":" and uri[2] in "\\/":
         return Path(uri)
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
+        return None
     if parts.scheme not in ("file", ""):
         return None
     if not parts.scheme:
         return Path(uri) if uri else None
     location = parts.path if not parts.netloc else f"//{parts.netloc}{parts.path}"
-    return Path(url2pathname(location) if os.name == "nt" else unquote(location))
+    if os.name == "nt":
+        return Path(url2pathname(location))
+    return Path(os.fsdecode(unquote_to_bytes(location)))
 
 
 def name_from_uri(uri: str) -> str:
     """Return the file name at the end of a URI, whichever system it was written on."""
-    text = unquote(urlsplit(uri).path or uri)
+    try:
+        text = unquote(urlsplit(uri).path or uri)
+    except ValueError:
+        text = uri
     return PureWindowsPath(text).name if "\\" in text else PurePosixPath(text).name
+
+
+def is_there(path: Path | None) -> bool:
+    """Tell whether a file can be found; no, for names that no file could have."""
+    try:
+        return path is not None and path.exists()
+    except OSError:
+        return False

@@ -406,12 +406,13 @@ def test_a_proposal_that_a_person_marked_is_not_made_anew(project: Project, what
     bootstrap(project, RECIPE)
     image = project.images[0]
     (proposal,) = image.annotations()
-    changes: dict[str, Any] = {
+    all_changes: dict[str, dict[str, Any]] = {
         "name": {"name": "checked by AB"},
         "note": {"metadata": {**proposal.metadata, "note": "ask AB"}},
         "lock": {"locked": True},
         "colour": {"color": (1, 2, 3)},
-    }[what]
+    }
+    changes = all_changes[what]
     image.write_annotations(replace=[(proposal, proposal.with_changes(**changes))])
     before = image.fingerprint()
     outcome = bootstrap(project, RECIPE, only=project.images[:1])

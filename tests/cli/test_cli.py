@@ -254,3 +254,18 @@ def test_files_that_cannot_be_written_end_in_a_message(qpannot: Any, project_fol
     (project_folder / "look").touch()
     ended = qpannot("status", project_folder, "--pictures", project_folder / "look", code=1)
     assert "look: File exists" in ended.err
+
+
+def test_brackets_in_names_are_no_markup(qpannot: Any, slide_file: Path, tmp_path: Path) -> None:
+    slide_file.rename(slide_file.with_name("case [b] 1.svs"))
+    study = tmp_path / "study [v2]"
+    assert f"qpannot bootstrap {study}" in qpannot("init", slide_file.parent, "-o", study).out
+    ended = qpannot("bootstrap", study, "--set", "tissue.min_area_um2=10000")
+    assert "case [b] 1.svs: 1 annotation" in ended.out
+    shutil.move(slide_file.parent, tmp_path / "archive")
+    assert "case [b] 1.svs: " in qpannot("relink", study, tmp_path / "archive").out
+
+
+def test_flags_that_contradict_each_other_are_refused(qpannot: Any, project_folder: Path) -> None:
+    arguments = ("approve", "one", "-p", project_folder, "--take-back", "--second-reader")
+    assert "goes with neither" in qpannot(*arguments, code=2).err

@@ -157,7 +157,12 @@ def test_a_save_while_our_file_is_being_written_is_kept(
 def test_qupath_is_given_time_to_finish_a_save(files: ProjectFiles) -> None:
     path, backup = files.folder / "data", files.folder / "data.bkp"
     backup.write_bytes(b"old")
-    finish = threading.Timer(0.7, lambda: (path.write_bytes(b"new"), backup.unlink()))
+
+    def finish_saving() -> None:
+        path.write_bytes(b"new")
+        backup.unlink()
+
+    finish = threading.Timer(0.7, finish_saving)
     finish.start()
     assert files.edit(path, lambda old: (old or b"") + b" + ours", backup=backup) == b"new + ours"
     finish.join()

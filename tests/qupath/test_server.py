@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -177,3 +178,40 @@ def test_relinking_replaces_the_uri_wherever_it_lies() -> None:
     assert server.read_builder(moved).uris == ("file:/new/a.svs",)
     assert moved["uri"] == "file:/other"
     assert moved["builder"]["metadata"] == builder["builder"]["metadata"]
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        uri_builder(width=None),
+        uri_builder(height="tall"),
+        {"builderType": "cropped", "builder": uri_builder(), "region": {"x": 1}},
+        {
+            "builderType": "cropped",
+            "builder": uri_builder(),
+            "region": {"x": 0, "y": 0, "width": 0, "height": 5},
+        },
+    ],
+)
+def test_a_damaged_entry_is_said_to_be_so(damaged: dict[str, Any]) -> None:
+    info = server.read_builder(damaged)
+    assert info.unsupported == "damaged" and info.uris == ("file:/data/a%20slide.svs",)
+
+
+def test_uris_that_are_none_are_no_paths() -> None:
+    assert server.path_from_uri("file://[x/a") is None
+    assert server.name_from_uri("file://[x/a") == "a"
+    assert not server.is_there(Path("/" + "x" * 5000))
+    assert not server.is_there(None)
+
+
+def test_names_in_any_encoding_lead_back_to_their_files(tmp_path: Path) -> None:
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.svs"))
+    assert server.path_from_uri(server.uri_from_path(path)) == path
+
+
+def test_what_a_file_must_measure_is_known_under_a_crop() -> None:
+    region = {"x": 10, "y": 20, "width": 300, "height": 400}
+    cropped = {"builderType": "cropped", "builder": uri_builder(), "region": region}
+    info = server.read_builder({**cropped, "metadata": {"width": 300, "height": 400}})
+    assert (info.size, info.file_size) == (Size(300, 400), Size(4000, 3000))
