@@ -13,6 +13,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -182,13 +183,13 @@ class ProjectFiles:
         """
         watched = [path] if backup is None else [path, backup]
 
-        def stamps() -> list[tuple[int, int, int] | None]:
-            return [_stamp(each) for each in watched]
+        def is_still(known: list[_Stamp]) -> bool:
+            return [_stamp(each) for each in watched] == known
 
         with self.locked():
             self._remove_litter(path)
             for attempt in range(ATTEMPTS):
-                before = stamps()
+                before = [_stamp(each) for each in watched]
                 found = [each for each, stamp in zip(watched, before, strict=True) if stamp]
                 if found == [backup] and attempt < ATTEMPTS - 1:
                     time.sleep(PAUSE_S)
@@ -203,7 +204,7 @@ class ProjectFiles:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 if old is not None and keeps_snapshot:
                     self._snapshot(path, old)
-                if write_atomically(path, new, if_still=lambda known=before: stamps() == known):  # type: ignore[misc]
+                if write_atomically(path, new, if_still=partial(is_still, before)):
                     return new
         raise ConcurrentChangeError(
             path,
@@ -243,7 +244,10 @@ class ProjectFiles:
             outdated.unlink(missing_ok=True)
 
 
-def _stamp(path: Path) -> tuple[int, int, int] | None:
+_Stamp = tuple[int, int, int] | None
+
+
+def _stamp(path: Path) -> _Stamp:
     try:
         status = path.stat()
     except FileNotFoundError:
