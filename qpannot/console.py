@@ -94,17 +94,18 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 @contextmanager
-def progress(what: str) -> Iterator[Callable[[str, int, int], None]]:
+def progress(what: str, *, lines: bool = True) -> Iterator[Callable[[str, int, int], None]]:
     """Show how far a job is, with the time it will still take.
 
     Yields a function to be called before each item with its name, how many are done and how many
-    there are.
+    there are. In a pipe it writes a line an item, unless ``lines`` is false.
     """
     console = stderr()
     if not console.is_terminal:
 
         def line(name: str, done: int, total: int) -> None:
-            console.print(f"{what} {done + 1}/{total} {name}", markup=False)
+            if lines:
+                console.print(f"{what} {done + 1}/{total} {name}", markup=False)
 
         yield line
         return

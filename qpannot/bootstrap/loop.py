@@ -26,6 +26,7 @@ from qpannot.bootstrap.states import (
     is_drawn_area,
     look,
     mirror,
+    remember,
     status_of,
     survey,
 )
@@ -172,6 +173,7 @@ class _FirstRound:
         """Propose for what is to be proposed for, and record it."""
         statuses = survey(self.project, self.ledger)
         _finish_broken_off(self.ledger, statuses)
+        remember(self.ledger, statuses)
         mirror(self.project, self.ledger, statuses)
         targets = _targets(statuses, self.ledger, self.recipe, self.settings, only)
         outcome = Outcome(round=self.number if targets else None)

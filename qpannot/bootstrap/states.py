@@ -7,7 +7,7 @@ is never more than proposed. What was taken back stays so until the annotations 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -48,6 +48,8 @@ class ImageStatus:
         unless asked.
     nothing_found
         Whether a proposal came out empty.
+    seen
+        What was found in the image's annotations, ``None`` where they could not be read.
     error
         Why the image's data could not be read, else ``None``.
     """
@@ -61,6 +63,7 @@ class ImageStatus:
     rejected: bool = False
     nothing_found: bool = False
     error: QpannotError | None = None
+    seen: Seen | None = None
 
     @property
     def slide_is_missing(self) -> bool:
@@ -68,12 +71,39 @@ class ImageStatus:
         return not is_there(self.image.path)
 
 
-def survey(project: Project, ledger: Ledger) -> list[ImageStatus]:
+def survey(
+    project: Project,
+    ledger: Ledger,
+    each: Callable[[ProjectImage, int, int], None] = lambda image, done, total: None,
+) -> list[ImageStatus]:
     """Return where every image of a project stands. Changes no file.
 
     An image whose data cannot be read is given with its ``error`` instead of stopping the rest.
+
+    Parameters
+    ----------
+    each
+        Called before each image with it, how many are done, and how many there are.
     """
-    return [status_of(image, ledger) for image in project.images]
+    statuses = []
+    for done, image in enumerate(project.images):
+        each(image, done, len(project.images))
+        statuses.append(status_of(image, ledger))
+    return statuses
+
+
+def remember(ledger: Ledger, statuses: Iterable[ImageStatus]) -> None:
+    """Record what was seen of images that have annotations, so that they need not be read again."""
+    for status in statuses:
+        image, seen = status.image, status.seen
+        if seen is None or not seen.annotations:
+            continue
+
+        def change(record: ImageRecord, seen: Seen = seen) -> None:
+            record.seen = seen
+
+        if ledger.image(image.id, image.name).seen != seen:
+            ledger.edit_image(image.id, image.name, change)
 
 
 def status_of(image: ProjectImage, ledger: Ledger) -> ImageStatus:
@@ -101,6 +131,7 @@ def status_of(image: ProjectImage, ledger: Ledger) -> ImageStatus:
         record.standing[-1].round if record.standing else None,
         rejected=unannotated and _is_rejected(record, seen),
         nothing_found=unannotated and record.nothing_found is not None,
+        seen=seen,
     )
 
 

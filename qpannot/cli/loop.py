@@ -161,11 +161,24 @@ def status(
     from qpannot.bootstrap.ledger import Ledger
     from qpannot.bootstrap.states import survey
     from qpannot.cli.drawing import write_pictures
-    from qpannot.console import counted, say, show_json, show_next, show_skipped, show_table
+    from qpannot.console import (
+        counted,
+        progress,
+        say,
+        show_json,
+        show_next,
+        show_skipped,
+        show_table,
+    )
     from qpannot.qupath import open_project
 
     with open_project(project, "r", backend) as opened:  # type: ignore[arg-type]
-        statuses = survey(opened, Ledger.of(opened))
+        with progress("Looking", lines=False) as advance:
+            statuses = survey(
+                opened,
+                Ledger.of(opened),
+                each=lambda image, done, total: advance(image.name, done, total),
+            )
         drawn, failed = write_pictures(statuses, pictures) if pictures else ({}, [])
         advice = next_steps(statuses, opened.path)
         if json:

@@ -112,7 +112,7 @@ class BuiltinImage:
     def count_annotations(self) -> int:
         """Return how many annotations there are, from QuPath's summary where it is up to date."""
         if not self.data_path.exists():
-            return len(self.annotations())
+            return len(self.annotations()) if self.backup_path.exists() else 0
         try:
             summary = gson.loads((self.folder / "summary.json").read_text(encoding="utf-8"))
             if summary["timestamp"] == self.data_path.stat().st_mtime_ns // 1_000_000:

@@ -520,3 +520,17 @@ def test_a_run_killed_at_any_moment_is_finished_by_the_next(project: Project) ->
         assert len(opened.images[0].annotations()) == 1
         record = Ledger.of(opened).round(1)
         assert record is not None and record.proposed == ["1"]
+
+
+def test_annotations_that_did_not_change_are_not_read_again(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.images[0].write_annotations(add=[drawn()])
+    bootstrap(project, RECIPE)
+
+    def read(self: object) -> None:
+        raise AssertionError("read again")
+
+    with open_project(project.path) as again:
+        monkeypatch.setattr(type(again.images[0]), "annotations", read)
+        assert states(again) == [State.REVIEWED, State.PROPOSED, State.UNANNOTATED]
