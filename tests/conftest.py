@@ -6,12 +6,17 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 import tifffile
 
 from qpannot.linking import describe_slide
 from qpannot.qupath import open_project
+
+# No test is timed: machines are noisy, and speed is for benchmarks.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 SHARED_DATA = Path(
     os.environ.get("QPANNOT_TEST_DATA", Path(__file__).parents[2] / "shared" / "data")
