@@ -14,9 +14,11 @@ import tifffile
 from qpannot.linking import describe_slide
 from qpannot.qupath import open_project
 
-# No test is timed: machines are noisy, and speed is for benchmarks.
-hypothesis.settings.register_profile("untimed", deadline=None)
-hypothesis.settings.load_profile("untimed")
+# No test is timed: machines are noisy, and speed is for benchmarks. The same examples each time, so
+# that a run says something of the change; to hunt for others: pytest --hypothesis-profile=hunt
+hypothesis.settings.register_profile("suite", deadline=None, derandomize=True)
+hypothesis.settings.register_profile("hunt", deadline=None, max_examples=5_000)
+hypothesis.settings.load_profile("suite")
 
 SHARED_DATA = Path(
     os.environ.get("QPANNOT_TEST_DATA", Path(__file__).parents[2] / "shared" / "data")
