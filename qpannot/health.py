@@ -48,7 +48,7 @@ def examine(folder: Path) -> Iterator[Finding]:
     checks: list[Callable[[], Finding]] = [
         _python,
         _qupath,
-        _paquo,
+        _backend,
         _openslide,
         _torch,
         _torchvision,
@@ -106,7 +106,7 @@ def _qupath() -> Finding:
     )
 
 
-def _paquo() -> Finding:
+def _backend() -> Finding:
     return Finding("project backend", "ok", "builtin (pure Python, no Java; QuPath 0.2 to 0.7)")
 
 

@@ -13,6 +13,7 @@ from qpannot.errors import MissingSlideError, QpannotError, SlideError, UsageErr
 from qpannot.geometry import Mpp, Size
 from qpannot.qupath import ImageChanges, ImageSource, Project, ProjectImage, open_project
 from qpannot.qupath.server import (
+    DAMAGED,
     OPENSLIDE,
     Rotation,
     ServerInfo,
@@ -42,6 +43,12 @@ def open_image(image: ProjectImage, *, fallback_mpp: Mpp | None = None) -> Slide
     """
     info = image.server
     path = image.path
+    if info.unsupported == DAMAGED:
+        raise SlideError(
+            image.name,
+            "its entry in the project is damaged.",
+            hint="Remove the image in QuPath (not its data) and add the slide again.",
+        )
     if info.unsupported or len(info.uris) != 1:
         raise SlideError(
             image.name,

@@ -111,6 +111,14 @@ def test_a_transform_we_cannot_follow_is_an_error_that_names_it(project: Project
         open_image(project.images[0])
 
 
+def test_a_damaged_entry_is_an_error_that_says_so(project: Project) -> None:
+    project = edit_builder(
+        project, lambda builder: {**builder, "metadata": {"width": None, "height": 3}}
+    )
+    with pytest.raises(SlideError, match=r"one\.svs: its entry in the project is damaged"):
+        open_image(project.images[0])
+
+
 def test_a_file_of_another_size_is_never_taken_for_the_slide(project: Project) -> None:
     path = project.images[0].path
     assert path is not None

@@ -84,6 +84,11 @@ def open_project(path: Path | str, mode: Mode = "r", backend: Backend = "auto") 
     """
     if mode not in ("r", "r+", "x"):
         raise UsageError(f"mode must be 'r', 'r+' or 'x', not {mode!r}.")
+    if backend == "paquo":
+        raise UsageError(
+            "the paquo backend is not part of this version.",
+            hint="Use 'auto' or 'builtin': they read and write the same projects without Java.",
+        )
     if backend not in ("auto", "builtin"):
         raise UsageError(
             f"there is no backend {backend!r}.", hint="Use 'auto' or 'builtin', which need no Java."

@@ -22,6 +22,9 @@ from qpannot.geometry import Mpp, Region, Size, estimate_downsample
 OPENSLIDE = "qupath.lib.images.servers.openslide.OpenslideServerBuilder"
 BIOFORMATS = "qupath.lib.images.servers.bioformats.BioFormatsServerBuilder"
 
+DAMAGED = "damaged"
+"""The kind of a builder that lacks what its kind must have."""
+
 _MICROMETRES = ("µm", "μm", "um")  # micro sign, Greek mu
 _QUARTER_TURNS = {"ROTATE_NONE": 0, "ROTATE_90": 1, "ROTATE_180": 2, "ROTATE_270": 3}
 _RGB_CHANNELS = (("Red", -65536), ("Green", -16711936), ("Blue", -16776961))
@@ -61,7 +64,7 @@ class ServerInfo:
     file_size
         The image before ``transforms``, as the project states it; what tells a file from another.
     unsupported
-        The builder type of a transform whose pixels qpannot cannot make, or ``damaged``, else
+        The builder type of a transform whose pixels qpannot cannot make, or ``DAMAGED``, else
         ``None``.
     """
 
@@ -101,7 +104,7 @@ def read_builder(builder: Mapping[str, Any]) -> ServerInfo:
     try:
         return _read_builder(builder)
     except (KeyError, TypeError, ValueError):
-        return ServerInfo(uris=tuple(_find_uris(builder)), unsupported="damaged")
+        return ServerInfo(uris=tuple(_find_uris(builder)), unsupported=DAMAGED)
 
 
 def _read_builder(builder: Mapping[str, Any]) -> ServerInfo:

@@ -106,6 +106,7 @@ def test_missing_slides_are_named_skipped_and_relinked(
         (("bootstrap", ".", "--mpp", "-1"), 2, "must be positive"),
         (("bootstrap", ".", "--image", "three"), 2, "no image 'three'"),
         (("bootstrap", ".", "--backend", "java"), 2, "no backend 'java'"),
+        (("bootstrap", ".", "--backend", "paquo"), 2, "not part of this version"),
         (("approve", "three"), 2, "no image 'three'"),
         (("approve", "one.svs"), 2, "No annotations on one.svs"),
         (("init", "nowhere", "-o", "x"), 2, "no such file"),
