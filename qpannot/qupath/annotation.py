@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import Self
 from uuid import UUID, uuid4
 
 from shapely.geometry.base import BaseGeometry
@@ -80,9 +81,19 @@ class Plane:
 DEFAULT_PLANE = Plane()
 
 
+class ObjectKind(StrEnum):
+    """QuPath's kinds of objects, by the names its GeoJSON has for them."""
+
+    ANNOTATION = "annotation"
+    DETECTION = "detection"
+    CELL = "cell"
+    TILE = "tile"
+    TMA_CORE = "tmaCore"
+
+
 @dataclass(frozen=True)
-class Annotation:
-    """One annotation of an image, as a value.
+class PathObject:
+    """One object of an image, as a value: what all of QuPath's kinds of objects share.
 
     Parameters
     ----------
@@ -99,9 +110,9 @@ class Annotation:
     measurements, metadata
         Numbers (NaN allowed) and strings by key, in QuPath's order.
     plane
-        Where in a stack the annotation lies.
+        Where in a stack the object lies.
     id
-        QuPath's object ID: what ties an annotation to itself across edits and programs.
+        QuPath's object ID: what ties an object to itself across edits and programs.
     parent_id
         The ID of the object it lies in in QuPath's hierarchy, ``None`` at the top.
     """
@@ -119,17 +130,66 @@ class Annotation:
     parent_id: UUID | None = None
 
     @property
+    def kind(self) -> ObjectKind:
+        """What kind of object it is."""
+        raise NotImplementedError
+
+    @property
     def class_name(self) -> str | None:
         """The full name of its class, ``None`` when unclassified."""
         return self.path_class.name if self.path_class else None
 
-    def with_changes(self, **changes: object) -> Annotation:
-        """Return a copy of the annotation with some fields changed, its ID kept."""
+    def with_changes(self, **changes: object) -> Self:
+        """Return a copy of the object with some fields changed, its ID kept."""
         return replace(self, **changes)  # type: ignore[arg-type]
 
 
-def differences(one: Annotation, other: Annotation) -> tuple[str, ...]:
-    """Return the names of the fields in which two annotations differ.
+@dataclass(frozen=True)
+class Annotation(PathObject):
+    """An annotation, what a person draws and corrects. Its values are those of `PathObject`."""
+
+    @property
+    def kind(self) -> ObjectKind:
+        """Always ``ANNOTATION``."""
+        return ObjectKind.ANNOTATION
+
+
+@dataclass(frozen=True)
+class Detection(PathObject):
+    """A detection, cell or tile: made by programs in great numbers, and never edited by us.
+
+    Parameters
+    ----------
+    kind
+        ``DETECTION``, ``CELL`` or ``TILE``.
+    nucleus
+        The outline of a cell's nucleus, if it has one.
+    """
+
+    kind: ObjectKind = ObjectKind.DETECTION
+    nucleus: BaseGeometry | None = None
+
+
+@dataclass(frozen=True)
+class TMACore(PathObject):
+    """A core of a tissue microarray, a circle named by its place in the grid.
+
+    Parameters
+    ----------
+    missing
+        Whether the tissue of the core is missing.
+    """
+
+    missing: bool = False
+
+    @property
+    def kind(self) -> ObjectKind:
+        """Always ``TMA_CORE``."""
+        return ObjectKind.TMA_CORE
+
+
+def differences(one: PathObject, other: PathObject) -> tuple[str, ...]:
+    """Return the names of the fields in which two objects differ.
 
     Colours of equal classes count, NaN equals NaN, geometries are compared vertex by vertex.
     """
@@ -147,3 +207,30 @@ def differences(one: Annotation, other: Annotation) -> tuple[str, ...]:
     if numbers[0] != numbers[1]:
         different.append("measurements")
     return tuple(different)
+
+
+def digest(value: PathObject) -> int:
+    """Return a number that two objects share, in one process, if nothing differs between them.
+
+    All that `differences` compares, and what kind of object it is.
+    """
+    path_class = value.path_class
+    nucleus = value.nucleus if isinstance(value, Detection) else None
+    return hash(
+        (
+            value.kind,
+            value.geometry.wkb,
+            nucleus and nucleus.wkb,
+            path_class and (path_class.name, path_class.color),
+            value.name,
+            value.locked,
+            value.color,
+            value.plane,
+            value.id,
+            frozenset(value.metadata.items()),
+            tuple(
+                (key, None if math.isnan(number) else number)
+                for key, number in value.measurements.items()
+            ),
+        )
+    )

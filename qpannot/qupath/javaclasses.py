@@ -8,7 +8,7 @@ by field, so that old and new objects of one class look the same in one file.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from qpannot.qupath.javatypes import (
@@ -35,6 +35,7 @@ HIERARCHY: Final = OBJECTS + "hierarchy.PathObjectHierarchy"
 METADATA_MAP: Final = OBJECTS + "MetadataMap"
 MEASUREMENT_LIST: Final = "qupath.lib.measurements.DefaultMeasurementList"
 MEASUREMENT: Final = "qupath.lib.measurements.DoubleMeasurement"
+DOUBLE_LIST: Final = "qupath.lib.measurements.NumericMeasurementList$DoubleList"
 IMAGE_TYPE: Final = "qupath.lib.images.ImageData$ImageType"
 WORKFLOW: Final = "qupath.lib.plugins.workflow.Workflow"
 INTEGER: Final = "java.lang.Integer"
@@ -47,12 +48,16 @@ _EXTERNAL = SC_EXTERNALIZABLE | SC_BLOCK_DATA
 _STRING = "Ljava/lang/String;"
 _PLANE = "I:c I:t I:z"
 _CORNERS = f"I:c I:t D:x D:x2 D:y D:y2 I:z name:{_STRING}"
+_NUMBERS = "qupath.lib.measurements.NumericMeasurementList$AbstractNumericMeasurementList"
 _PATH_OBJECT = OBJECTS + "PathObject"
 _ROI_OBJECT = OBJECTS + "PathROIObject"
+_DETECTION = OBJECTS + "PathDetectionObject"
+_LIST_OF = 1  # java.util.CollSer's tag of what List.of returns
 
 # name: (serialVersionUID, flags, fields, superclass)
 _DECLARATIONS: Final[dict[str, tuple[int, int, str, str | None]]] = {
     "[B": (0xACF317F8060854E0, _PLAIN, "", None),
+    "[D": (0x3EA68C14AB635A1E, _PLAIN, "", None),
     "[F": (0x0B9C818922E00C42, _PLAIN, "", None),
     OBJECT_ARRAY: (0x90CE589F1073296C, _PLAIN, "", None),
     "java.lang.Enum": (0, SC_ENUM | SC_SERIALIZABLE, "", None),
@@ -60,6 +65,7 @@ _DECLARATIONS: Final[dict[str, tuple[int, int, str, str | None]]] = {
     INTEGER: (0x12E2A0A4F7818738, _PLAIN, "I:value", "java.lang.Number"),
     BOOLEAN: (0xCD207280D59CFAEE, _PLAIN, "Z:value", None),
     "java.util.ArrayList": (0x7881D21D99C7619D, _WRITES, "I:size", None),
+    "java.util.CollSer": (0x578EABB63A1BA811, _WRITES, "I:tag", None),
     "java.util.HashMap": (0x0507DAC1C31660D1, _WRITES, "F:loadFactor I:threshold", None),
     "java.util.Locale": (
         0x7EF811609C30F9EC,
@@ -83,6 +89,9 @@ _DECLARATIONS: Final[dict[str, tuple[int, int, str, str | None]]] = {
     OBJECTS + "PathRootObject": (1, _EXTERNAL, "", _PATH_OBJECT),
     _ROI_OBJECT: (1, _EXTERNAL, "", _PATH_OBJECT),
     OBJECTS + "PathAnnotationObject": (1, _EXTERNAL, "", _ROI_OBJECT),
+    _DETECTION: (1, _EXTERNAL, "", _ROI_OBJECT),
+    OBJECTS + "PathCellObject": (1, _EXTERNAL, "", _DETECTION),
+    OBJECTS + "PathTileObject": (1, _EXTERNAL, "", _DETECTION),
     METADATA_MAP: (1, _EXTERNAL, "", None),
     PATH_CLASS: (
         1,
@@ -93,6 +102,8 @@ _DECLARATIONS: Final[dict[str, tuple[int, int, str, str | None]]] = {
     ),
     MEASUREMENT_LIST: (1, _PLAIN, "list:Ljava/util/ArrayList;", None),
     MEASUREMENT: (1, _PLAIN, f"D:value name:{_STRING}", None),
+    _NUMBERS: (1, _PLAIN, "Z:isClosed map:Ljava/util/Map; names:Ljava/util/List;", None),
+    DOUBLE_LIST: (1, _PLAIN, "values:[D", _NUMBERS),
     ROIS + "RectangleROI$SerializationProxy": (1, _PLAIN, _CORNERS, None),
     ROIS + "EllipseROI$SerializationProxy": (1, _PLAIN, _CORNERS, None),
     ROIS + "LineROI$SerializationProxy": (1, _PLAIN, _CORNERS, None),
@@ -216,6 +227,12 @@ class ClassTable:
             known = self._integers[value] = self.new(INTEGER, value=value)
         return known
 
+    def shared(self) -> Iterator[Content | ClassDesc]:
+        """Yield the classes and constants that objects refer to."""
+        yield from self.classes.values()
+        yield from self._strings.values()
+        yield from self._integers.values()
+
     def adopt(self, shared: Iterable[Content]) -> None:
         """Use these strings and integers of the file wherever their values recur."""
         for node in shared:
@@ -229,3 +246,15 @@ class ClassTable:
         made = self.new("java.util.ArrayList", size=len(values))
         made.contents.extend((struct.pack(">i", len(values)), *values))
         return made
+
+    def shared_names(self, names: Sequence[str]) -> tuple[JavaObject, JavaObject]:
+        """Return names of measurements as a ``Map`` of their places, and as a ``List``."""
+        indices = self.new("java.util.HashMap", loadFactor=0.75, threshold=0)
+        n_buckets = max(16, 1 << (4 * len(names) // 3).bit_length())
+        indices.contents.append(struct.pack(">ii", n_buckets, len(names)))
+        for i, name in enumerate(names):
+            indices.contents.extend([self.shared_string(name), self.integer(i)])
+        listed = self.new("java.util.CollSer", tag=_LIST_OF)
+        listed.contents.append(struct.pack(">i", len(names)))
+        listed.contents.extend(self.shared_string(name) for name in names)
+        return indices, listed

@@ -7,7 +7,9 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Final
 
-from qpannot.qupath.javastream import FIRST_HANDLE, MAGIC
+from qpannot.qupath.javaforms import Form, Value, form_and_values
+from qpannot.qupath.javareader import FIRST_HANDLE
+from qpannot.qupath.javastream import MAGIC
 from qpannot.qupath.javatypes import (
     PRIMITIVE_SIZES,
     ClassDesc,
@@ -34,22 +36,43 @@ class _Raw:
         self.data = data
 
 
+def _reference(handle: int) -> bytes:
+    return b"\x71" + _U32.pack(handle)
+
+
 _END_BLOCK: Final = (_Raw(b"\x78"),)
 
 
 class _Writer:
     def __init__(self) -> None:
-        self.pieces: list[bytes] = [MAGIC]
-        self.references: dict[int, bytes] = {}
+        self.pieces: list[Value] = [MAGIC]
+        self.references: dict[int, int] = {}
+        self.next_handle = FIRST_HANDLE
+        self._literals: dict[int, list[bytes]] = {}
 
     def assign(self, node: object) -> None:
-        handle = FIRST_HANDLE + len(self.references)
-        self.references[id(node)] = b"\x71" + _U32.pack(handle)
+        self.references[id(node)] = self.next_handle
+        self.next_handle += 1
+
+    def packed(self, node: object, form: Form, values: list[Value]) -> bool:
+        """Write a packed object; tell whether all it refers to is there to be referred to."""
+        literals = self._literals.get(id(form))
+        if literals is None:
+            literals = form.literals(self.references)
+            if literals is None:
+                return False
+            self._literals[id(form)] = literals
+        self.references[id(node)] = self.next_handle
+        self.next_handle += form.n_handles
+        pieces: list[Value] = [*literals, *values]
+        pieces[::2], pieces[1::2] = literals, values
+        self.pieces += pieces
+        return True
 
     def string(self, string: JavaString) -> None:
         reference = self.references.get(id(string))
         if reference is not None:
-            self.pieces.append(reference)
+            self.pieces.append(_reference(reference))
             return
         self.assign(string)
         raw = string.raw
@@ -63,7 +86,7 @@ class _Writer:
         while desc is not None:
             reference = self.references.get(id(desc))
             if reference is not None:
-                write(reference)
+                write(_reference(reference))
                 return
             name = encode_utf(desc.name)
             write(b"\x72" + _U16.pack(len(name)) + name + _U64.pack(desc.uid))
@@ -92,7 +115,10 @@ def emit(contents: Iterable[Content]) -> bytes:
                 continue
             reference = references.get(id(node))
             if reference is not None:
-                write(reference)
+                write(_reference(reference))
+                continue
+            packed = form_and_values(node)
+            if packed is not None and writer.packed(node, *packed):
                 continue
             if isinstance(node, JavaString):
                 writer.string(node)

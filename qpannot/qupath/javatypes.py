@@ -61,6 +61,17 @@ def decode_utf(raw: bytes) -> str:
     return text
 
 
+def is_utf(raw: bytes) -> bool:
+    """Return whether bytes are text in Java's modified UTF-8."""
+    if raw.isascii() and b"\0" not in raw:
+        return True
+    try:
+        decode_utf(raw)
+    except UnicodeError:
+        return False
+    return True
+
+
 class UnexpectedError(ValueError):
     """An object of a stream is not what its meaning requires.
 

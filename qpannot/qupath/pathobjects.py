@@ -1,4 +1,4 @@
-"""QuPath's objects in a data file: the hierarchy, and what each object says of itself.
+"""QuPath's objects in a data file: what each says of itself.
 
 The order of what a ``PathObject`` writes is that of ``writeExternal`` in QuPath's PathObject,
 PathROIObject, PathCellObject and TMACoreObject::
@@ -13,28 +13,41 @@ What is in brackets may be missing in old files. Measurements are null, or missi
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
-from typing import Final
-from uuid import UUID, uuid5
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Final, NamedTuple
+from uuid import UUID
 
-from qpannot.qupath.annotation import Color, color_from_argb
+from qpannot.qupath.annotation import Color, ObjectKind, Plane, color_from_argb
 from qpannot.qupath.javaclasses import BOOLEAN, INTEGER, METADATA_MAP, OBJECTS
+from qpannot.qupath.javaforms import Form, form_and_values
 from qpannot.qupath.javatypes import (
-    ClassData,
     Content,
     JavaArray,
     JavaObject,
     JavaString,
     UnexpectedError,
+    decode_utf,
 )
+from qpannot.qupath.measurements import measurements_of
+from qpannot.qupath.roi import Shape
 
 ID_KEY: Final = "Object ID"
 """The metadata key under which QuPath stores an object's ID."""
 
-_ID_NAMESPACE: Final = UUID("6f8d5bb2-6ad4-5a4c-9e9c-7b6bb0f9a6a1")
 ANNOTATION: Final = OBJECTS + "PathAnnotationObject"
+CELL: Final = OBJECTS + "PathCellObject"
+TMA_CORE: Final = OBJECTS + "TMACoreObject"
+KINDS: Final = {
+    "PathAnnotationObject": ObjectKind.ANNOTATION,
+    "PathDetectionObject": ObjectKind.DETECTION,
+    "PathCellObject": ObjectKind.CELL,
+    "PathTileObject": ObjectKind.TILE,
+    "TMACoreObject": ObjectKind.TMA_CORE,
+}
+"""The kinds of objects by the names of QuPath's classes."""
+
 _NAME, _COLOR, _METADATA = 0, 1, 2
-_MAX_WRAPPERS: Final = 8
 
 
 class TreeObject:
@@ -48,22 +61,33 @@ class TreeObject:
         The object it lies in, ``None`` for the root.
     """
 
-    __slots__ = ("children", "count_at", "id", "node", "parent")
+    __slots__ = ("_count_at", "children", "id", "node", "parent")
 
     def __init__(self, node: JavaObject, parent: TreeObject | None) -> None:
         self.node = node
         self.parent = parent
         self.children: list[TreeObject] = []
         self.id: UUID | None = None
+        self._count_at: int | None = None
+
+    @property
+    def count_at(self) -> int:
+        """Where in the contents the number of its children is, which follow."""
+        if self._count_at is None:
+            self._count_at = self._find_count()
+        return self._count_at
+
+    def _find_count(self) -> int:
+        node = self.node
         contents = node.contents
         for at in range(_METADATA, min(len(contents), _METADATA + 3)):
             if isinstance(contents[at], bytes):
-                self.count_at = at
                 break
         else:
             raise UnexpectedError(f"a {node.desc.name} that does not count its children", node)
-        if self.count_at - _METADATA == 2 and self.metadata_node is None:
+        if at - _METADATA == 2 and self.metadata_node is None:
             raise UnexpectedError(f"a {node.desc.name} with something unknown for metadata", node)
+        return at
 
     @property
     def kind(self) -> str:
@@ -85,6 +109,21 @@ class TreeObject:
         self.children = list(children)
         for child in children:
             child.parent = self
+
+    @property
+    def nucleus_node(self) -> JavaObject | None:
+        """The ROI of its nucleus, if it is a cell that has one."""
+        if self.node.desc.name != CELL:
+            return None
+        return _object_or_null(self.node.contents[-1], self.node)
+
+    @property
+    def missing(self) -> bool:
+        """Whether it is a core of a tissue microarray whose tissue is missing."""
+        block = self.node.contents[-1]
+        if self.node.desc.name != TMA_CORE or not isinstance(block, bytes) or len(block) < 9:
+            raise UnexpectedError(f"a {self.node.desc.name} that ends early", self.node)
+        return block[8] != 0
 
     @property
     def class_at(self) -> int:
@@ -147,14 +186,29 @@ class TreeObject:
         }
 
     @property
-    def measurements(self) -> dict[str, float]:
-        """Its measurements in the file's order."""
+    def measurements_node(self) -> JavaObject | None:
+        """Its list of measurements."""
         node = self.node.contents[self.count_at - 1]
         if self.count_at == _METADATA or node is None or is_object(node, METADATA_MAP):
-            return {}
+            return None
         if not isinstance(node, JavaObject):
             raise UnexpectedError("measurements that are not a list", self.node)
-        return _measurements(node)
+        return node
+
+    @property
+    def measurements(self) -> dict[str, float]:
+        """Its measurements in the file's order."""
+        node = self.measurements_node
+        return measurements_of(node) if node is not None else {}
+
+    @property
+    def stored_id(self) -> str | None:
+        """The ID in its metadata."""
+        packed = form_and_values(self.node)
+        hole = _id_hole(packed[0]) if packed is not None else None
+        if packed is None or hole is None:
+            return self.metadata.get(ID_KEY)
+        return decode_utf(bytes(packed[1][hole][2:]))
 
     def set_name(self, name: JavaString | None) -> None:
         """Replace its name."""
@@ -168,14 +222,14 @@ class TreeObject:
         """Replace its MetadataMap; one from before 0.2 may have none yet."""
         known = self.metadata_node is not None
         self.node.contents[_METADATA : _METADATA + known] = [metadata]
-        self.count_at += not known
+        self._count_at = None
 
     def set_measurements(self, measurements: JavaObject | None) -> None:
         """Replace its measurements."""
         place = self.count_at - 1
         known = place >= _METADATA and not is_object(self.node.contents[place], METADATA_MAP)
         self.node.contents[self.count_at - known : self.count_at] = [measurements]
-        self.count_at += not known
+        self._count_at = None
 
     def set_locked(self, flag: JavaObject) -> None:
         """Replace whether it is locked, a ``Boolean``."""
@@ -190,6 +244,19 @@ class TreeObject:
     def set_roi(self, roi: JavaObject) -> None:
         """Replace its ROI."""
         self.node.contents[self.class_at + 1] = roi
+
+
+@lru_cache(maxsize=256)
+def _id_hole(form: Form) -> int | None:
+    """Return where the objects of a form have their ID, if each has one of its own."""
+    node = TreeObject(form.root, None).metadata_node
+    hole = None
+    if node is not None:
+        keys, values = (each.values for each in node.contents if isinstance(each, JavaArray))
+        for key, value in zip(keys, values, strict=True):
+            if isinstance(key, JavaString) and not form.is_own(key) and key.value == ID_KEY:
+                hole = form.hole_of(value)
+    return hole
 
 
 def is_object(node: Content, class_name: str) -> bool:
@@ -216,123 +283,15 @@ def color_of(node: Content) -> Color | None:
     return color_from_argb(node.expect("value", int)) if isinstance(node, JavaObject) else None
 
 
-def _measurements(node: JavaObject) -> dict[str, float]:
-    kind = node.desc.name.rpartition(".")[2]
-    if kind == "DefaultMeasurementList":
-        each = [item for item in _list(node.get("list")) if isinstance(item, JavaObject)]
-        return {item.expect("name", JavaString).value: item.expect("value", float) for item in each}
-    forms = {"NumericMeasurementList$FloatList": "f", "NumericMeasurementList$DoubleList": "d"}
-    if kind not in forms:
-        raise UnexpectedError(f"measurements of the unknown kind {node.desc.name}", node)
-    form = forms[kind]
-    raw = node.primitives("values", "[" + form.upper())
-    numbers = struct.unpack(f">{len(raw) // struct.calcsize(form)}{form}", raw)
-    names = [name for name in _list(node.get("names")) if isinstance(name, JavaString)]
-    # the array of values may have room to spare
-    return {name.value: number for name, number in zip(names, numbers, strict=False)}
+class Record(NamedTuple):
+    """What an object says of itself, as it is in the file; the ID may be among its metadata."""
 
-
-def _list(node: object) -> list[Content]:
-    """Return the elements of a java.util.List: ArrayList, List.of, and what wraps one."""
-    for _ in range(_MAX_WRAPPERS):
-        if not isinstance(node, JavaObject):
-            break
-        wrapped = [
-            data.references[0]
-            for data in node.data
-            if data.references and isinstance(data.references[0], (JavaObject, JavaArray))
-        ]
-        if not wrapped:
-            return _written(node.data[-1]) if node.data else []
-        node = wrapped[0]
-    if isinstance(node, JavaArray) and not isinstance(node.values, bytes):
-        return node.values
-    raise UnexpectedError("a list of an unknown kind")
-
-
-def _written(data: ClassData) -> list[Content]:
-    return [each for each in data.contents or () if not isinstance(each, bytes)]
-
-
-def read_tree(root: JavaObject) -> TreeObject:
-    """Return the hierarchy under the root object.
-
-    Raises
-    ------
-    UnexpectedError
-        If an object is not laid out as QuPath writes it, or occurs twice.
-    """
-    tree = TreeObject(_path_object(root, root), None)
-    seen = {id(root)}
-    pending = [tree]
-    while pending:
-        parent = pending.pop()
-        contents = parent.node.contents
-        count_block = contents[parent.count_at]
-        if not isinstance(count_block, bytes) or len(count_block) != 4:
-            raise UnexpectedError("an object of a newer layout than QuPath 0.7's", parent.node)
-        n_children = struct.unpack(">i", count_block)[0]
-        first = parent.count_at + 1
-        if not 0 <= n_children <= len(contents) - first:
-            raise UnexpectedError(f"an object with {n_children} children", parent.node)
-        for node in contents[first : first + n_children]:
-            child = TreeObject(_path_object(node, parent.node), parent)
-            if id(node) in seen:
-                raise UnexpectedError("an object that occurs twice", parent.node)
-            seen.add(id(node))
-            parent.children.append(child)
-        pending.extend(parent.children)
-    return tree
-
-
-def depth_first(tree: TreeObject) -> Iterator[TreeObject]:
-    """Yield all objects below ``tree``, each before its children."""
-    pending = tree.children[::-1]
-    while pending:
-        each = pending.pop()
-        yield each
-        pending.extend(each.children[::-1])
-
-
-def _path_object(node: Content, owner: JavaObject) -> JavaObject:
-    if not isinstance(node, JavaObject):
-        raise UnexpectedError("something else among an object's children", owner)
-    return node
-
-
-def assign_ids(tree: TreeObject) -> tuple[dict[UUID, TreeObject], list[TreeObject]]:
-    """Give every annotation, and every object around one, the ID in its metadata, or make one.
-
-    Files of QuPath before 0.4 have no IDs, and copies of an object may share one. An ID made here
-    follows from the object's place in the file, so that the same bytes give the same ID.
-
-    Returns
-    -------
-    tuple
-        The objects by ID in depth-first order, and those whose ID was made.
-    """
-    known: dict[UUID, TreeObject] = {}
-    made: list[TreeObject] = []
-    place: dict[int, int] = {}
-    for each in depth_first(tree):
-        assert each.parent is not None
-        index = place[id(each.parent)] = place.get(id(each.parent), -1) + 1
-        if not each.is_annotation and not each.children:
-            continue
-        own = _stored_id(each)
-        if own is None or own in known:
-            made.append(each)
-            own = uuid5(each.parent.id or _ID_NAMESPACE, str(index))
-        while own in known:
-            own = uuid5(own, "again")
-        each.id = own
-        known[own] = each
-    return known, made
-
-
-def _stored_id(each: TreeObject) -> UUID | None:
-    """Return the ID in the object's metadata."""
-    try:
-        return UUID(each.metadata.get(ID_KEY, ""))
-    except ValueError:
-        return None
+    name: str | None
+    color: Color | None
+    metadata: dict[str, str]
+    measurements: dict[str, float]
+    locked: bool
+    class_node: JavaObject | None
+    shape: Shape | None
+    plane: Plane
+    nucleus: Shape | None

@@ -8,8 +8,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Protocol, Self
 
-from qpannot.qupath.annotation import Annotation, PathClass
+from qpannot.qupath.annotation import Annotation, PathClass, PathObject
 from qpannot.qupath.server import ImageSource, ServerInfo
+from qpannot.qupath.snapshots import Snapshot
 
 Mode = Literal["r", "r+", "x"]
 """``r`` reads and changes no file, ``r+`` reads and writes, ``x`` makes a new project."""
@@ -101,6 +102,15 @@ class ProjectImage(Protocol):
             When the data file cannot be understood.
         """
 
+    def objects(self) -> tuple[PathObject, ...]:
+        """Read every object of the image, of whatever kind, parents before children.
+
+        Raises
+        ------
+        FormatError
+            When the data file cannot be understood.
+        """
+
     def count_annotations(self) -> int:
         """Return how many annotations there are.
 
@@ -113,7 +123,7 @@ class ProjectImage(Protocol):
     def write_annotations(
         self,
         *,
-        add: Sequence[Annotation] = (),
+        add: Sequence[PathObject] = (),
         replace: Sequence[tuple[Annotation, Annotation]] = (),
         remove: Sequence[Annotation] = (),
         unless_changed_since: Fingerprint | None = None,
@@ -126,7 +136,8 @@ class ProjectImage(Protocol):
         Parameters
         ----------
         add
-            New annotations. One whose ID is there already must be equal, and is not added again.
+            New annotations; detections, cells and tiles too, which are never edited afterwards.
+            One whose ID is there already must be equal, and is not added again.
         replace
             Pairs of the annotation as it was read and as it shall be, of the same ID.
         remove
@@ -145,6 +156,24 @@ class ProjectImage(Protocol):
             When an annotation to be replaced or removed is no longer as it was read, or QuPath
             keeps saving the file. Nothing is changed then.
         ReadOnlyError, LockedError, FormatError, ProjectError
+        """
+
+    def snapshots(self) -> tuple[Snapshot, ...]:
+        """Return what was kept of the image's data before each write, oldest first."""
+
+    def restore(self, snapshot: Snapshot) -> tuple[Annotation, ...]:
+        """Put the image's data back as it was; what is there now, damaged or not, is kept.
+
+        Returns
+        -------
+        tuple of Annotation
+            Every annotation of the image afterwards.
+
+        Raises
+        ------
+        FormatError
+            When the snapshot cannot be understood. Nothing is changed then.
+        ReadOnlyError, LockedError, ConcurrentChangeError, ProjectError
         """
 
 

@@ -9,67 +9,49 @@ nothing was changed in comes out byte for byte.
 from __future__ import annotations
 
 import json
-import struct
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from qpannot.errors import FormatError, QpannotError
-from qpannot.qupath.annotation import Annotation
-from qpannot.qupath.javaclasses import HIERARCHY, IMAGE_TYPE, OBJECTS, WORKFLOW, ClassTable
+from qpannot.qupath.annotation import Annotation, PathObject
+from qpannot.qupath.hierarchy import assign_ids, assign_other_ids, read_tree, summary_of
+from qpannot.qupath.javaclasses import HIERARCHY, IMAGE_TYPE, OBJECTS, ClassTable
 from qpannot.qupath.javaemit import emit
-from qpannot.qupath.javastream import parse
+from qpannot.qupath.javasame import is_same
+from qpannot.qupath.javastream import collector_paused, parse
 from qpannot.qupath.javatypes import (
     Content,
     JavaEnum,
     JavaObject,
     JavaString,
     UnexpectedError,
-    encode_utf,
 )
-from qpannot.qupath.pathannotations import (
-    AnnotationWriter,
+from qpannot.qupath.newdata import IMAGE_TYPES, new_contents
+from qpannot.qupath.objectlayout import read
+from qpannot.qupath.pathobjects import KINDS, TreeObject
+from qpannot.qupath.pathreading import read_objects
+from qpannot.qupath.pathwriting import ObjectWriter, is_same_region, new_metadata
+from qpannot.qupath.roi import shapes_of
+from qpannot.qupath.storable import (
+    ObjectT,
     all_as_stored,
     as_stored,
     check_storable,
-    class_name_of,
-    new_metadata,
-    read_annotations,
+    nucleus_shapes_of,
+    stored,
 )
-from qpannot.qupath.pathobjects import (
-    TreeObject,
-    assign_ids,
-    depth_first,
-    read_tree,
-)
-from qpannot.qupath.roi import shapes_of
 
 __all__ = ["IMAGE_TYPES", "QpData", "all_as_stored", "as_stored"]
 
-IMAGE_TYPES: Final = (
-    "BRIGHTFIELD_H_DAB",
-    "BRIGHTFIELD_H_E",
-    "BRIGHTFIELD_OTHER",
-    "FLUORESCENCE",
-    "OTHER",
-    "UNSET",
+_HINT: Final = (
+    "Put a snapshot of it back: 'qpannot snapshots' lists them. Do not save the image in QuPath, "
+    "which may show it as empty."
 )
-"""QuPath's image types (ImageData.ImageType)."""
-
-_DATA_FILE_VERSION: Final = 3
-_HINT: Final = "Restore it from a snapshot, or open and save the image in QuPath."
-_KIND_NAMES: Final = {
-    "PathRootObject": "Root objects",
-    "PathAnnotationObject": "Annotations",
-    "TMACoreObject": "TMA cores",
-    "PathDetectionObject": "Detections",
-    "PathCellObject": "Cells",
-    "PathTileObject": "Tiles",
-}
-_DETECTIONS: Final = {"PathDetectionObject", "PathCellObject", "PathTileObject"}
+_AT_ONCE: Final = 1_000
+_NUMEROUS: Final = tuple(OBJECTS + name for name in KINDS)
 
 
 class QpData:
@@ -88,7 +70,7 @@ class QpData:
             self._tree = read_tree(hierarchy.expect("rootObject", JavaObject))
         self._known: dict[UUID, TreeObject] | None = None
         self._without_id: list[TreeObject] = []
-        self._writer: AnnotationWriter | None = None
+        self._writer: ObjectWriter | None = None
         self._annotations: tuple[Annotation, ...] | None = None
 
     @classmethod
@@ -107,7 +89,7 @@ class QpData:
         FormatError
             If it is no QuPath data file, or broken, with the offset where that shows.
         """
-        contents, classes = parse(data, source)
+        contents, classes = parse(data, source, numerous=_NUMEROUS)
         if _version_line(contents) is None:
             raise FormatError(source, "not a QuPath data file.", offset=4, hint=_HINT)
         last = contents[-1]
@@ -137,16 +119,16 @@ class QpData:
         QpannotError
             If the image type is none that QuPath knows, or ``server_json`` is no JSON.
         """
-        if image_type not in IMAGE_TYPES:
-            raise QpannotError(
-                f"{image_type!r} is no image type of QuPath.", hint=f"Use {', '.join(IMAGE_TYPES)}."
-            )
         table = ClassTable({})
-        return cls(_new_contents(table, qupath_version, server_json, image_type), table, "new data")
+        return cls(new_contents(table, qupath_version, server_json, image_type), table, "new data")
 
     def to_bytes(self) -> bytes:
         """Return the file's bytes."""
         return emit(self._contents)
+
+    def is_same(self, other: QpData) -> bool:
+        """Return whether another file holds the same: every object, known or not, and the rest."""
+        return is_same(self._contents, other._contents)
 
     @property
     def qupath_version(self) -> str | None:
@@ -170,6 +152,9 @@ class QpData:
     def annotations(self) -> tuple[Annotation, ...]:
         """Return every annotation of the hierarchy, each before those within it.
 
+        One without a region, or with one that QuPath has not had up to 0.7 or that has vertices
+        which are no finite numbers, has an empty Polygon for geometry. Its bytes stay.
+
         Raises
         ------
         FormatError
@@ -178,64 +163,93 @@ class QpData:
         if self._annotations is None:
             with self._meaning():
                 objects = [each for each in self._by_id().values() if each.is_annotation]
-                self._annotations = tuple(read_annotations(objects))
+                values = read_objects(objects)
+                self._annotations = tuple(each for each in values if isinstance(each, Annotation))
         return self._annotations
 
-    def all_as_stored(self, annotations: Sequence[Annotation]) -> list[Annotation]:
-        """Return what a read-back gives after ``annotations`` were written to this file.
+    def objects(self) -> tuple[PathObject, ...]:
+        """Return every object of the hierarchy, of whatever kind, each before those within it.
+
+        Objects of kinds that QuPath has not had up to 0.7 are left out; they stay in the file.
+
+        Raises
+        ------
+        FormatError
+            If one is not as QuPath 0.2 to 0.7 writes it.
+        """
+        known = self._all_by_id()
+        with self._meaning():
+            return tuple(read_objects([each for each in known.values() if each.kind in KINDS]))
+
+    def all_as_stored(self, values: Sequence[ObjectT]) -> list[ObjectT]:
+        """Return what a read-back gives after ``values`` were written to this file.
 
         As `all_as_stored`, with the colours that their classes have in this file, if they are here
         already: ask after `add` and `replace`, and it is what `annotations` gives for them.
         """
-        stored = all_as_stored(annotations)
         with self._meaning():
-            writer = self._annotation_writer()
-            for i, each in enumerate(stored):
-                known = writer.stored_class(each.path_class) if each.path_class else None
-                if known is not None:
-                    stored[i] = each.with_changes(path_class=known)
-        return stored
+            return all_as_stored(values, self._object_writer().stored_class)
 
-    def add(self, annotations: Iterable[Annotation]) -> None:
-        """Append annotations to the hierarchy.
+    def add(self, values: Iterable[ObjectT]) -> list[ObjectT]:
+        """Append annotations, detections, cells and tiles to the hierarchy.
 
         Each goes under the object of its ``parent_id`` where that is in the file, or earlier
-        among ``annotations``, and to the top otherwise.
+        among ``values``, and to the top otherwise.
+
+        Returns
+        -------
+        list
+            What a read-back gives for them, as `all_as_stored` does.
 
         Raises
         ------
         QpannotError
             If one cannot be stored, or its ID is taken.
         """
-        new = list(annotations)
+        new = list(values)
         with self._meaning():
-            known = self._by_id()
-            writer = self._annotation_writer()
+            only_annotations = all(isinstance(each, Annotation) for each in new)
+            known = self._by_id() if only_annotations else self._all_by_id()
+            writer = self._object_writer()
             check_storable(new)
-            twice = Counter(annotation.id for annotation in new)
-            for annotation in new:
-                if annotation.id in known or twice[annotation.id] > 1:
+            taken = set(known)
+            for value in new:
+                if value.id in taken:
                     raise QpannotError(
-                        f"The annotation ID {annotation.id} is taken.",
-                        hint="Give the new annotation an ID of its own, or replace the old one.",
+                        f"The {value.kind} ID {value.id} is taken.",
+                        hint=f"Give the new {value.kind} an ID of its own, or replace the old one.",
                     )
-            nodes = [
-                writer.new(annotation, shape)
-                for annotation, shape in zip(new, shapes_of(new), strict=True)
-            ]
-        if not new:
-            return
-        self._changing()
+                taken.add(value.id)
+            nodes: list[JavaObject] = []
+            results: list[ObjectT] = []
+            # some at a time, not to have the vertices of all in many forms at once
+            for start in range(0, len(new), _AT_ONCE):
+                some = new[start : start + _AT_ONCE]
+                shapes, nuclei = shapes_of(some), nucleus_shapes_of(some)
+                nodes += map(writer.new, some, shapes, nuclei)
+                results += stored(some, shapes, nuclei, writer.stored_class)
+            if new:
+                self._changing()
+                self._append(new, nodes, known)
+            return results
+
+    def _append(
+        self,
+        new: Sequence[PathObject],
+        nodes: Sequence[JavaObject],
+        known: Mapping[UUID, TreeObject],
+    ) -> None:
+        """Put new objects where their parents are."""
         made: dict[UUID, TreeObject] = {}
         places: dict[int, tuple[TreeObject, list[TreeObject]]] = {}
-        for annotation, node in zip(new, nodes, strict=True):
-            wanted = annotation.parent_id
+        for value, node in zip(new, nodes, strict=True):
+            wanted = value.parent_id
             parent = self._tree
             if wanted is not None:
                 parent = made.get(wanted) or known.get(wanted) or self._tree
             each = TreeObject(node, parent)
-            each.id = annotation.id
-            made[annotation.id] = each
+            each.id = value.id
+            made[value.id] = each
             places.setdefault(id(parent), (parent, []))[1].append(each)
         for parent, appended in places.values():
             parent.set_children([*parent.children, *appended])
@@ -247,9 +261,14 @@ class QpData:
         Raises
         ------
         QpannotError
-            If one is not in the file.
+            If one is not in the file, or has a region that we cannot read.
         """
         known = self._by_id()
+        ids = list(ids)
+        wanted = set(ids)
+        for annotation in self.annotations() if wanted else ():
+            if annotation.geometry.is_empty and annotation.id in wanted:
+                self._check_readable(known[annotation.id], annotation)
         removed = {id(each): each for each in (self._find(known, wanted) for wanted in ids)}
         if not removed:
             return
@@ -262,23 +281,36 @@ class QpData:
                 parent.set_children(_without(parent, removed))
         self._known = None
 
-    def replace(self, annotation: Annotation) -> None:
+    def replace(self, annotation: Annotation) -> Annotation:
         """Change the annotation of this ID to these values, where it is in the hierarchy.
 
         Only what differs is written anew. Its place, and what lies in it, stay.
 
+        Returns
+        -------
+        Annotation
+            What a read-back gives for it.
+
         Raises
         ------
         QpannotError
-            If it is not in the file, or cannot be stored.
+            If it is not in the file, cannot be stored, or has a region that we cannot read and
+            that would be lost.
         """
         check_storable([annotation])
         known = self._by_id()
         each = self._find(known, annotation.id)
         with self._meaning():
-            old = read_annotations([each])[0]
-            if self._annotation_writer().update(each, old, annotation):
+            writer = self._object_writer()
+            (old,) = read_objects([each])
+            shape = None
+            if not is_same_region(each, old, annotation):
+                self._check_readable(each, old)
+                (shape,) = shapes_of([annotation])
+            if writer.update(each, old, annotation, shape):
                 self._changing()
+            shape = shape or read(each).shape
+            return stored([annotation], [shape], [None], writer.stored_class)[0]
 
     def summary(self) -> dict[str, Any]:
         """Return the counts of objects that QuPath writes to ``summary.json`` ("hierarchy").
@@ -286,25 +318,20 @@ class QpData:
         As DefaultProject.HierarchySummary has them: root among the objects, detections with cells
         and tiles.
         """
-        objects = [self._tree, *depth_first(self._tree)]
-        kinds = Counter(each.kind for each in objects)
         with self._meaning():
-            annotations = Counter(_class_label(each) for each in objects if each.is_annotation)
-            detections = Counter(_class_label(each) for each in objects if each.kind in _DETECTIONS)
-        return {
-            "nObjects": len(objects),
-            "objectTypeCounts": {
-                _KIND_NAMES.get(kind, f"{kind} objects"): count for kind, count in kinds.items()
-            },
-            "annotationClassificationCounts": dict(annotations),
-            "detectionClassificationCounts": dict(detections),
-        }
+            return summary_of(self._tree)
 
     def _by_id(self) -> dict[UUID, TreeObject]:
         if self._known is None:
             with self._meaning():
                 self._known, self._without_id = assign_ids(self._tree)
         return self._known
+
+    def _all_by_id(self) -> dict[UUID, TreeObject]:
+        """Return every object by ID, in depth-first order."""
+        known = self._by_id()
+        with self._meaning():
+            return assign_other_ids(self._tree, known)
 
     def _find(self, known: dict[UUID, TreeObject], wanted: UUID) -> TreeObject:
         each = known.get(wanted)
@@ -315,15 +342,24 @@ class QpData:
             )
         return each
 
-    def _annotation_writer(self) -> AnnotationWriter:
+    def _check_readable(self, each: TreeObject, value: PathObject) -> None:
+        if value.geometry.is_empty and each.roi_node is not None:
+            label = value.name or value.class_name or "unclassified"
+            raise QpannotError(
+                f"The region of the annotation {label} ({value.id}) in {self.source} cannot be "
+                "read, and would be lost.",
+                hint="Change or delete it in QuPath. Nothing was changed.",
+            )
+
+    def _object_writer(self) -> ObjectWriter:
         if self._writer is None:
-            self._writer = AnnotationWriter(self._table, self._tree)
+            self._writer = ObjectWriter(self._table, self._tree)
         return self._writer
 
     def _changing(self) -> None:
         """Keep the IDs that were made: places change now, and an ID must not."""
         self._annotations = None
-        self._annotation_writer()
+        self._object_writer()
         with self._meaning():
             for each in self._without_id:
                 assert each.id is not None
@@ -333,14 +369,11 @@ class QpData:
     @contextmanager
     def _meaning(self) -> Iterator[None]:
         try:
-            yield
+            with collector_paused():
+                yield
         except UnexpectedError as error:
             offset = error.offset if error.offset >= 0 else None
             raise FormatError(self.source, str(error), offset=offset, hint=_HINT) from error
-
-
-def _class_label(each: TreeObject) -> str:
-    return class_name_of(each.class_node) or "Unclassified"
 
 
 def _without(parent: TreeObject, removed: dict[int, TreeObject]) -> list[TreeObject]:
@@ -368,46 +401,3 @@ def _hierarchy(contents: Sequence[Content]) -> JavaObject | None:
         if isinstance(node, JavaObject) and node.desc.name == HIERARCHY:
             return node
     return None
-
-
-def _new_contents(
-    table: ClassTable, qupath_version: str, server_json: str | None, image_type: str
-) -> list[Content]:
-    header = f'{{"dataVersion":{_DATA_FILE_VERSION},"qupathVersion":{json.dumps(qupath_version)}'
-    if server_json is not None:
-        try:
-            json.loads(server_json)
-        except ValueError as error:
-            raise QpannotError(
-                f"The image's server is described by no JSON: {error}.",
-                hint="Add the image to the project again.",
-            ) from error
-        header += f',"server":{server_json}'
-    line = encode_utf(f"Data file version {_DATA_FILE_VERSION}")
-    empty = JavaString.of("")
-    locale = table.new(
-        "java.util.Locale",
-        hashcode=-1,
-        country=JavaString.of("US"),
-        extensions=empty,
-        language=JavaString.of("en"),
-        script=empty,
-        variant=empty,
-    )
-    properties = table.new("java.util.HashMap", loadFactor=0.75, threshold=0)
-    properties.contents.append(struct.pack(">ii", 16, 0))
-    root = table.external(
-        OBJECTS + "PathRootObject",
-        [None, None, new_metadata(table, {}, uuid4()), None, struct.pack(">i", 0)],
-    )
-    return [
-        struct.pack(">H", len(line)) + line,
-        JavaString.of(header + "}"),
-        locale,
-        table.enum(IMAGE_TYPE, image_type),
-        None,
-        table.external(WORKFLOW, [struct.pack(">ii", 1, 0)]),
-        table.new(HIERARCHY, rootObject=root),
-        properties,
-        JavaString.of("EOF"),
-    ]

@@ -14,7 +14,7 @@ stored made valid on that grid.
 
 from __future__ import annotations
 
-import re
+import math
 import struct
 from collections.abc import Sequence
 from typing import Final, NamedTuple, TypeAlias
@@ -25,9 +25,8 @@ from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
 from qpannot.errors import QpannotError
-from qpannot.qupath.annotation import DEFAULT_PLANE, Annotation, Plane, RoiType
-from qpannot.qupath.javaclasses import ROIS, ClassTable
-from qpannot.qupath.javatypes import JavaArray, JavaObject, UnexpectedError
+from qpannot.qupath.annotation import PathObject, RoiType
+from qpannot.qupath.javatypes import UnexpectedError
 
 QUPATH_GRID_PX: Final = 0.01
 """Spacing of the grid that QuPath's geometries lie on (GeometryTools.DEFAULT_FACTORY, which also
@@ -38,7 +37,8 @@ _ELLIPSE_SLACK: Final = 0.02  # relative; a polygon further from an ellipse than
 _MAX_COLLECTIONS: Final = 1000
 
 _POINT, _LINE, _RING, _POLYGON, _MULTIPOINT = 0, 1, 2, 3, 4  # shapely.get_type_id
-_PROXY = re.compile(re.escape(ROIS) + r"(\w+?)(?:ROI)?\$(WKB)?SerializationProxy")
+
+_NOTHING: Final = shapely.Polygon()
 
 Floats: TypeAlias = NDArray[np.float64]
 
@@ -75,8 +75,8 @@ class Wkb(NamedTuple):
 Shape: TypeAlias = Vertices | Corners | Wkb
 
 
-def shapes_of(annotations: Sequence[Annotation]) -> list[Shape]:
-    """Return what QuPath keeps of the annotations' geometries.
+def shapes_of(objects: Sequence[PathObject]) -> list[Shape]:
+    """Return what QuPath keeps of the objects' geometries.
 
     The wanted `RoiType` is kept where the geometry can be one: a RECTANGLE must be its own
     bounding box, an ELLIPSE a polygon along the ellipse in its bounds (or those bounds), a LINE
@@ -87,14 +87,14 @@ def shapes_of(annotations: Sequence[Annotation]) -> list[Shape]:
     ------
     QpannotError
         If a geometry is empty, has an empty part, or coordinates that are not finite or beyond
-        float32; the error names the annotation.
+        float32; the error names the object.
     """
-    geometries = np.array([annotation.geometry for annotation in annotations], dtype=object)
+    geometries = np.array([each.geometry for each in objects], dtype=object)
     if not len(geometries):
         return []
     coordinates, index = shapely.get_coordinates(geometries, return_index=True)
     ends = np.cumsum(np.bincount(index, minlength=len(geometries)))
-    _check_storable(annotations, geometries, coordinates, index)
+    _check_storable(objects, geometries, coordinates, index)
     kinds = shapely.get_type_id(geometries).tolist()
     holes = shapely.get_num_interior_rings(geometries).tolist()
     with np.errstate(over="ignore"):
@@ -102,12 +102,10 @@ def shapes_of(annotations: Sequence[Annotation]) -> list[Shape]:
         y = coordinates[:, 1].astype(">f4").tobytes()
     shapes: list[Shape | None] = []
     start = 0
-    for annotation, kind, n_holes, end in zip(
-        annotations, kinds, holes, ends.tolist(), strict=True
-    ):
+    for each, kind, n_holes, end in zip(objects, kinds, holes, ends.tolist(), strict=True):
         points = coordinates[start:end]
-        corners = _wanted_corners(annotation.roi, kind, n_holes, points)
-        if annotation.roi is RoiType.GEOMETRY or kind > _MULTIPOINT or n_holes:
+        corners = _wanted_corners(each.roi, kind, n_holes, points) if each.roi else None
+        if each.roi is RoiType.GEOMETRY or kind > _MULTIPOINT or n_holes:
             shapes.append(None)
         elif corners is not None:
             shapes.append(corners)
@@ -125,7 +123,7 @@ def shapes_of(annotations: Sequence[Annotation]) -> list[Shape]:
 
 
 def _check_storable(
-    annotations: Sequence[Annotation],
+    objects: Sequence[PathObject],
     geometries: NDArray[np.object_],
     coordinates: Floats,
     index: NDArray[np.int64],
@@ -140,10 +138,10 @@ def _check_storable(
         (index[beyond], "has coordinates that are not finite numbers a file can hold"),
     ):
         if len(wrong):
-            annotation = annotations[int(wrong[0])]
-            label = annotation.name or annotation.class_name or "unclassified"
+            each = objects[int(wrong[0])]
+            label = each.name or each.class_name or "unclassified"
             raise QpannotError(
-                f"The annotation {label} ({annotation.id}) cannot be stored: its geometry {why}.",
+                f"The {each.kind} {label} ({each.id}) cannot be stored: its geometry {why}.",
                 hint="Leave it out, or repair its geometry (shapely.make_valid); "
                 "nothing was changed.",
             )
@@ -195,51 +193,53 @@ def _make_precise(coordinates: Floats) -> Floats:
     return precise.astype(np.float32).astype(np.float64)
 
 
+@np.errstate(all="ignore")  # a file may hold any bytes for numbers
 def geometries_of(shapes: Sequence[Shape | None]) -> list[BaseGeometry]:
     """Return the geometries of regions, in full-resolution pixels.
 
     Vertices come in the file's order. An ellipse is a polygon of 100 points, as QuPath makes it,
     that reaches its bounds exactly. A Polygon is the ring as it was drawn, even where it crosses
-    itself. No region at all is an empty Polygon.
+    itself. No region at all, or one with a vertex that is no finite number, is an empty Polygon.
 
     Raises
     ------
     UnexpectedError
-        If the WKB of one is broken, or a ring has vertices that are not numbers.
+        If the WKB of one is broken.
     """
-    # a file may hold vertices that are not numbers: shapely warns of some and raises on others
-    try:
-        with np.errstate(invalid="ignore"):
-            return _geometries_of(shapes)
-    except shapely.errors.ShapelyError as error:
-        raise UnexpectedError(f"a region with impossible vertices ({error})") from error
-
-
-def _geometries_of(shapes: Sequence[Shape | None]) -> list[BaseGeometry]:
-    made: list[BaseGeometry | None] = [None] * len(shapes)
+    made: list[BaseGeometry] = [_NOTHING] * len(shapes)
     rings: list[int] = []
     for i, shape in enumerate(shapes):
         if isinstance(shape, Vertices) and shape.roi is RoiType.POLYGON and len(shape.x) >= 16:
             rings.append(i)
-        else:
+        elif shape is not None:
             made[i] = _geometry_of(shape)
     if rings:
-        x = b"".join(shapes[i].x for i in rings)  # type: ignore[union-attr,misc]
-        y = b"".join(shapes[i].y for i in rings)  # type: ignore[union-attr,misc]
-        lengths = [len(shapes[i].x) // 4 for i in rings]  # type: ignore[union-attr,arg-type]
-        linear = shapely.linearrings(_points(x, y), indices=np.repeat(range(len(rings)), lengths))
-        for i, polygon in zip(rings, np.asarray(shapely.polygons(linear)).tolist(), strict=True):
-            made[i] = polygon
-    return made  # type: ignore[return-value]
+        for i, ring in zip(rings, _rings_of([shapes[i] for i in rings]), strict=True):
+            made[i] = ring
+    return made
 
 
-def _geometry_of(shape: Shape | None) -> BaseGeometry:
-    if shape is None:
-        return shapely.Polygon()
+def _rings_of(shapes: Sequence[Shape | None]) -> list[BaseGeometry]:
+    """Return the polygons of many rings at once."""
+    vertices = [shape for shape in shapes if isinstance(shape, Vertices)]
+    points = points_of(b"".join(each.x for each in vertices), b"".join(each.y for each in vertices))
+    owners = np.repeat(range(len(vertices)), [len(each.x) // 4 for each in vertices])
+    broken = np.unique(owners[~np.isfinite(points).all(axis=1)])
+    if len(broken):
+        points[np.isin(owners, broken)] = 0
+    polygons = np.asarray(shapely.polygons(shapely.linearrings(points, indices=owners)))
+    polygons[broken] = _NOTHING
+    made: list[BaseGeometry] = polygons.tolist()
+    return made
+
+
+def _geometry_of(shape: Shape) -> BaseGeometry:
     if isinstance(shape, Wkb):
         return _geometry_of_wkb(shape.wkb)
     if isinstance(shape, Vertices):
-        points = _points(shape.x, shape.y)
+        points = points_of(shape.x, shape.y)
+        if not np.isfinite(points).all():
+            return _NOTHING
         if shape.roi is RoiType.POINTS:
             return shapely.Point(points[0]) if len(points) == 1 else shapely.MultiPoint(points)
         if not len(points):
@@ -249,9 +249,12 @@ def _geometry_of(shape: Shape | None) -> BaseGeometry:
             return shapely.Polygon(points[[*range(len(points)), *[-1] * (3 - len(points)), 0]])
         return shapely.LineString(points[[0, 0]] if len(points) == 1 else points)
     _, x, x2, y, y2 = shape
+    if not all(map(math.isfinite, (x, x2, y, y2))):
+        return _NOTHING
     if shape.roi is RoiType.LINE:
         return shapely.LineString([(x, y), (x2, y2)])
     x, x2, y, y2 = min(x, x2), max(x, x2), min(y, y2), max(y, y2)
+    x2, y2 = x + (x2 - x), y + (y2 - y)  # QuPath reads them as widths: mind the last bit
     if shape.roi is RoiType.RECTANGLE:
         return shapely.Polygon([(x, y), (x2, y), (x2, y2), (x, y2)])
     angles = np.arange(_ELLIPSE_POINTS) * (2 * np.pi / _ELLIPSE_POINTS)
@@ -266,7 +269,8 @@ def _geometry_of(shape: Shape | None) -> BaseGeometry:
     return shapely.Polygon(outline)
 
 
-def _points(x: bytes, y: bytes) -> Floats:
+def points_of(x: bytes, y: bytes) -> Floats:
+    """Return vertices, (n, 2), of big-endian float32 x and y."""
     columns = [np.frombuffer(each, dtype=">f4").astype(np.float64) for each in (x, y)]
     return np.column_stack(columns)
 
@@ -277,7 +281,7 @@ def _geometry_of_wkb(wkb: bytes) -> BaseGeometry:
         geometry: BaseGeometry = on_qupath_grid(np.array([shapely.from_wkb(wkb)]))[0]
     except (IndexError, struct.error, shapely.errors.ShapelyError) as error:
         raise UnexpectedError(f"a geometry whose WKB is broken ({error})") from error
-    return geometry
+    return geometry if np.isfinite(shapely.get_coordinates(geometry)).all() else _NOTHING
 
 
 def _check_wkb(wkb: bytes) -> None:
@@ -306,62 +310,3 @@ def _check_wkb(wkb: bytes) -> None:
             raise UnexpectedError(f"a geometry of the unknown kind {kind}")
         if offset > len(wkb) or collections > _MAX_COLLECTIONS:
             raise IndexError("it claims more than it holds")
-
-
-def read_shape(node: JavaObject) -> tuple[Shape, Plane]:
-    """Return the shape and the plane of a ROI object.
-
-    Raises
-    ------
-    UnexpectedError
-        If it is no ROI that QuPath 0.2 to 0.7 writes.
-    """
-    name = _PROXY.fullmatch(node.desc.name)
-    kind = name[1] if name else None
-    c, z, t = node.expect("c", int), node.expect("z", int), node.expect("t", int)
-    plane = DEFAULT_PLANE if (c, z, t) == (-1, 0, 0) else Plane(c, z, t)
-    if kind in ("Polygon", "Polyline", "Points"):
-        x, y = node.primitives("x", "[F"), node.primitives("y", "[F")
-        if len(x) != len(y):
-            raise UnexpectedError(f"a {node.desc.name} with more x than y, or fewer", node)
-        return Vertices(RoiType(kind), x, y), plane
-    if kind in ("Rectangle", "Ellipse", "Line"):
-        x1, x2, y1, y2 = (node.expect(field, float) for field in ("x", "x2", "y", "y2"))
-        return Corners(RoiType(kind), x1, x2, y1, y2), plane
-    if kind == "Geometry" and name and name[2]:
-        return Wkb(node.primitives("wkb", "[B")), plane
-    if kind == "Area":
-        return _read_area(node), plane
-    raise UnexpectedError(f"a region of the unknown kind {node.desc.name}", node)
-
-
-def _read_area(node: JavaObject) -> Wkb:
-    """Return QuPath 0.1's AreaROI: rings, of which those inside another are holes."""
-    xs, ys = (node.expect(field, JavaArray).values for field in ("x", "y"))
-    geometry: BaseGeometry = shapely.Polygon()
-    for x, y in zip(xs, ys, strict=False):
-        if not (isinstance(x, JavaArray) and isinstance(y, JavaArray)):
-            raise UnexpectedError("an area without its vertices", node)
-        if not (isinstance(x.values, bytes) and isinstance(y.values, bytes)):
-            raise UnexpectedError("an area without its vertices", node)
-        if len(x.values) != len(y.values) or len(x.values) % 4 or len(x.values) < 12:
-            continue
-        points = _points(x.values, y.values)
-        if not np.isfinite(points).all():
-            raise UnexpectedError("an area with vertices that are not finite", node)
-        ring = shapely.make_valid(shapely.Polygon(points), method="structure")
-        geometry = shapely.symmetric_difference(geometry, ring)
-    return Wkb(shapely.to_wkb(geometry, byte_order=0))
-
-
-def roi_object(shape: Shape, plane: Plane, table: ClassTable) -> JavaObject:
-    """Return a new ROI object for a file."""
-    where: dict[str, int] = {"c": plane.c, "z": plane.z, "t": plane.t}
-    if isinstance(shape, Wkb):
-        name = ROIS + "GeometryROI$WKBSerializationProxy"
-        return table.new(name, **where, wkb=table.array("[B", shape.wkb))
-    name = f"{ROIS}{shape.roi}ROI$SerializationProxy"
-    if isinstance(shape, Corners):
-        return table.new(name, **where, x=shape.x, x2=shape.x2, y=shape.y, y2=shape.y2)
-    x, y = table.array("[F", shape.x), table.array("[F", shape.y)
-    return table.new(name, **where, x=x, y=y)

@@ -20,10 +20,9 @@ from qpannot.qupath.roi import (
     Vertices,
     Wkb,
     geometries_of,
-    read_shape,
-    roi_object,
     shapes_of,
 )
+from qpannot.qupath.roinodes import read_shape, roi_object
 
 HOLED = shapely.Polygon(
     [(0, 0), (0, 100), (100, 100), (100, 0)],
@@ -202,10 +201,26 @@ def test_a_ring_that_closes_itself_can_be_read() -> None:
     assert geometry.bounds == (0, 0, 9, 5)
 
 
-def test_rings_of_vertices_that_are_not_numbers_are_refused() -> None:
-    x = struct.pack(">5f", math.nan, 1, math.inf, 3, math.nan)
-    with pytest.raises(UnexpectedError, match="vertices"):
-        geometries_of([Vertices(RoiType.POLYGON, x, x)])
+@pytest.mark.parametrize(
+    "broken",
+    [
+        Vertices(RoiType.POLYGON, *[struct.pack(">5f", math.nan, 1, math.inf, 3, 4)] * 2),
+        Vertices(RoiType.POLYGON, *[struct.pack(">3f", math.nan, 1, 3)] * 2),
+        Vertices(RoiType.POLYLINE, *[struct.pack(">2f", -math.inf, 1)] * 2),
+        Vertices(RoiType.POINTS, *[struct.pack(">f", math.nan)] * 2),
+        Corners(RoiType.RECTANGLE, 1, math.nan, 2, 3),
+        Corners(RoiType.ELLIPSE, 1, 2, math.inf, 3),
+        Wkb(shapely.to_wkb(shapely.transform(HOLED, lambda xy: xy + math.inf), byte_order=0)),
+    ],
+)
+def test_regions_with_vertices_that_are_no_numbers_are_empty_and_harm_no_others(
+    broken: Vertices | Corners | Wkb,
+) -> None:
+    x, y = struct.pack(">4f", 1, 31, 31, 1), struct.pack(">4f", 2, 2, 42, 42)
+    square = Vertices(RoiType.POLYGON, x, y)
+    before, empty, after = geometries_of([square, broken, square])
+    assert empty.is_empty
+    assert before.equals(SQUARE) and after.equals(SQUARE)
 
 
 def test_no_region_is_an_empty_geometry() -> None:
