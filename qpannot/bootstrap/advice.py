@@ -62,7 +62,8 @@ def next_steps(statuses: Sequence[ImageStatus], project: Path) -> tuple[str, ...
     if broken := [status for status in statuses if status.error]:
         steps.append(
             f"{counted(len(broken), 'image')} whose annotations cannot be read ({_names(broken)}): "
-            "open and save them in QuPath, or restore their data from a backup"
+            "put a snapshot back, 'qpannot snapshots "
+            f"{project} --image NAME'; do not save them in QuPath, which shows them as empty"
         )
     if not steps:
         steps.append(

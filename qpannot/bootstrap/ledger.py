@@ -112,6 +112,12 @@ class ImageRecord(BaseModel):
     seen: Seen | None = None
     mirrored: str | None = Field(default=None, exclude=True)
     """The state we last wrote into the image's metadata: our own echo, and nobody's word."""
+    mirrored_before: str | None = Field(default=None, exclude=True)
+    """The one shown before, while ``mirrored`` is being written: an echo as well."""
+
+    def is_echo(self, shown: str | None) -> bool:
+        """Tell whether a state in the image's metadata is one that we wrote there."""
+        return shown in (self.mirrored, self.mirrored_before)
 
     @property
     def standing(self) -> list[KeptProposal]:
@@ -136,10 +142,14 @@ class ImageRecord(BaseModel):
 
 
 class MirroredStates(BaseModel):
-    """The states we wrote into the metadata of images, by image ID."""
+    """The states we wrote into the metadata of images, by image ID.
+
+    ``before`` has those they replace, until these are seen to be written.
+    """
 
     format: int = FORMAT
     states: dict[str, str | None] = Field(default_factory=dict)
+    before: dict[str, str | None] = Field(default_factory=dict)
 
 
 class RoundRecord(BaseModel):
@@ -171,7 +181,7 @@ class Ledger:
     def __init__(self, folder: Path) -> None:
         self.house = folder / HOUSE
         self._files = ProjectFiles(folder)
-        self._mirrored: dict[str, str | None] | None = None
+        self._mirrored: MirroredStates | None = None
 
     @classmethod
     def of(cls, project: Project) -> Ledger:
@@ -182,21 +192,35 @@ class Ledger:
         """Return what is recorded of an image; an empty record where nothing is."""
         found = self._read(self._image_path(image_id), ImageRecord)
         found = found or ImageRecord(id=image_id, name=name)
-        found.mirrored = self._mirrored_states().get(image_id)
+        mirrored = self._mirrored_states()
+        found.mirrored = mirrored.states.get(image_id)
+        found.mirrored_before = mirrored.before.get(image_id)
         return found
 
-    def _mirrored_states(self) -> dict[str, str | None]:
+    def _mirrored_states(self) -> MirroredStates:
         if self._mirrored is None:
             found = self._read(self.house / "mirrored.json", MirroredStates)
-            self._mirrored = found.states if found else {}
+            self._mirrored = found or MirroredStates()
         return self._mirrored
 
-    def save_mirrored(self, states: Mapping[str, str | None]) -> None:
-        """Record which states were written into the metadata of images, by image ID."""
+    def save_mirrored(
+        self, states: Mapping[str, str | None], *, before: Mapping[str, str | None]
+    ) -> None:
+        """Record which states are written into the metadata of images, by image ID.
+
+        Parameters
+        ----------
+        before
+            The states these replace; empty once they are written.
+        """
         with self._files.locked():
             self._mirrored = None  # another process may have written since
-            self._mirrored = {**self._mirrored_states(), **states}
-            self._write(self.house / "mirrored.json", MirroredStates(states=self._mirrored))
+            known = self._mirrored_states()
+            kept = {key: value for key, value in known.before.items() if key not in states}
+            self._mirrored = MirroredStates(
+                states={**known.states, **states}, before={**kept, **before}
+            )
+            self._write(self.house / "mirrored.json", self._mirrored)
 
     def round(self, number: int) -> RoundRecord | None:
         """Return what is recorded of a round."""
@@ -244,5 +268,6 @@ class Ledger:
 
     def _write(self, path: Path, record: BaseModel) -> None:
         with self._files.locked():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, (record.model_dump_json(indent=1) + "\n").encode())
+            # outlines with each number on a line of its own take 2.5 times the bytes
+            indent = None if isinstance(record, ImageRecord) else 1
+            write_atomically(path, (record.model_dump_json(indent=indent) + "\n").encode())

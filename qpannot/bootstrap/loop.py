@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from filelock import FileLock, Timeout
 from shapely.geometry.base import BaseGeometry
 
 import qpannot
@@ -32,8 +31,9 @@ from qpannot.bootstrap.states import (
 )
 from qpannot.errors import LockedError, QpannotError, SlideError
 from qpannot.geometry import Mpp
-from qpannot.linking import open_image
+from qpannot.linking import open_image, remember_slides
 from qpannot.qupath import Annotation, PathClass, Project, ProjectImage
+from qpannot.qupath.locking import ProjectLock
 from qpannot.recipe import Recipe
 from qpannot.tissue import detect_tissue
 
@@ -135,18 +135,20 @@ def bootstrap(
         When another ``bootstrap`` works on the project.
     """
     ledger = Ledger.of(project)
-    lock = FileLock(ledger.house / "run.lock")
+    lock = ProjectLock(ledger.house / "run.lock")
     try:
         ledger.house.mkdir(exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout:
+        lock.acquire(0)
+    except LockedError as error:
         raise LockedError(
             project.path,
             "another 'qpannot bootstrap' is working on this project.",
             hint="Wait until it is done; 'qpannot status' shows how far it is.",
-        ) from None
-    with lock:
+        ) from error
+    try:
         return _FirstRound(project, ledger, recipe, mpp).run(only, each)
+    finally:
+        lock.release()
 
 
 class _FirstRound:
@@ -205,19 +207,23 @@ class _FirstRound:
         self._save_round({})
         mirrored = time.monotonic()
         failed: dict[str, str] = {}
+        opened: list[ProjectImage] = []
         try:
             for done, image in enumerate(targets):
                 each(image, done, len(targets))
+                opened.append(image)
                 try:
                     self._propose(image, path_class, outcome)
                 except QpannotError as error:
                     outcome.failed.append((image, error))
                     failed[image.id] = error.message
                 if time.monotonic() - mirrored > MIRROR_EVERY_S:
-                    self._mirror(targets[: done + 1])
+                    self._mirror(opened)
+                    remember_slides(self.project, opened)
                     mirrored = time.monotonic()
         finally:
             self._mirror(targets)
+            remember_slides(self.project, opened)
             self._save_round(failed)
 
     def _save_round(self, failed: dict[str, str]) -> None:

@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 from qpannot.bootstrap.ledger import ImageRecord, Ledger, Seen, Word, now
 from qpannot.bootstrap.proposals import is_proposal, is_untouched
 from qpannot.errors import QpannotError
 from qpannot.qupath import Annotation, ImageChanges, Project, ProjectImage
+from qpannot.qupath.glancing import glance_at
 from qpannot.qupath.server import is_there
 
 STATE_KEY = "qpannot.state"
@@ -75,6 +77,8 @@ def survey(
     project: Project,
     ledger: Ledger,
     each: Callable[[ProjectImage, int, int], None] = lambda image, done, total: None,
+    *,
+    at_a_glance: bool = False,
 ) -> list[ImageStatus]:
     """Return where every image of a project stands. Changes no file.
 
@@ -84,11 +88,14 @@ def survey(
     ----------
     each
         Called before each image with it, how many are done, and how many there are.
+    at_a_glance
+        Read no more of images that were never proposed for than shows their state.
     """
     statuses = []
     for done, image in enumerate(project.images):
         each(image, done, len(project.images))
-        statuses.append(status_of(image, ledger))
+        folder = project.folder / "data" / image.id if at_a_glance else None
+        statuses.append(status_of(image, ledger, folder))
     return statuses
 
 
@@ -106,15 +113,21 @@ def remember(ledger: Ledger, statuses: Iterable[ImageStatus]) -> None:
             ledger.edit_image(image.id, image.name, change)
 
 
-def status_of(image: ProjectImage, ledger: Ledger) -> ImageStatus:
+def status_of(image: ProjectImage, ledger: Ledger, folder: Path | None = None) -> ImageStatus:
     """Return where one image stands.
 
     The image's annotations are read only where they changed since the ledger last saw them. What
     cannot be read is the status's ``error``.
+
+    Parameters
+    ----------
+    folder
+        The folder of the image's data, for a first look at it that may do (`glance`).
     """
     try:
         record = ledger.image(image.id, image.name)
-        seen = look(image, record)
+        glanced = glance(image, record, folder) if folder else None
+        seen = glanced or look(image, record)
     except QpannotError as error:
         shown = image.metadata.get(STATE_KEY)
         state = State(shown) if shown in list(State) else State.UNANNOTATED
@@ -131,7 +144,51 @@ def status_of(image: ProjectImage, ledger: Ledger) -> ImageStatus:
         record.standing[-1].round if record.standing else None,
         rejected=unannotated and _is_rejected(record, seen),
         nothing_found=unannotated and record.nothing_found is not None,
-        seen=seen,
+        seen=None if glanced else seen,
+    )
+
+
+def glance(image: ProjectImage, record: ImageRecord, folder: Path) -> Seen | None:
+    """Return what is to be seen in the image's annotations, if its summary and a first look tell.
+
+    They do where nothing was ever proposed, and either no class counts or an area that a person
+    drew lies near the start of the data: a line or point among the first decides nothing. How many
+    areas were drawn is not told.
+
+    Parameters
+    ----------
+    folder
+        The folder of the image's data, ``data/<ID>`` of the project.
+
+    Returns
+    -------
+    Seen or None
+        ``None`` where all must be read, or need not be because the ledger knows.
+    """
+    fingerprint = image.fingerprint()
+    is_known = record.seen is not None and record.seen.holds_for(fingerprint)
+    was_proposed_for = bool(record.proposals) or STATE_KEY in image.metadata
+    if is_known or was_proposed_for or (found := glance_at(folder)) is None:
+        return None
+    if not found.annotations:
+        return None  # `look` tells as much from the summary
+    drawn = 0
+    if any(counts_as_area(name) for name in found.class_names):
+        for some in found.first_annotations():
+            if any(is_proposal(annotation) for annotation in some):
+                return None
+            drawn = sum(is_drawn_area(annotation) for annotation in some)
+            if drawn:
+                break
+        else:
+            return None
+    return Seen(
+        size=fingerprint.size,
+        mtime_ns=fingerprint.mtime_ns,
+        touched=bool(drawn),
+        annotations=found.annotations,
+        proposals=0,
+        drawn=drawn,
     )
 
 
@@ -164,14 +221,19 @@ def is_drawn_area(annotation: Annotation) -> bool:
     """Tell whether a person outlined an area here: no line, point or class such as ``Region*``."""
     if is_proposal(annotation) or annotation.geometry.area == 0:
         return False
-    return annotation.class_name is None or not annotation.class_name.endswith("*")
+    return counts_as_area(annotation.class_name)
+
+
+def counts_as_area(class_name: str | None) -> bool:
+    """Tell whether what has this class is an area to learn from: QuPath's ``Region*`` is none."""
+    return class_name is None or not class_name.endswith("*")
 
 
 def _said(image: ProjectImage, record: ImageRecord) -> State | None:
     shown = image.metadata.get(STATE_KEY)
     words = [
         record.word.state if record.word else None,
-        shown if shown != record.mirrored else None,
+        None if record.is_echo(shown) else shown,
     ]
     for state in (State.APPROVED, State.REVIEWED):
         if state.value in words:
@@ -203,7 +265,9 @@ def _tell(record: ImageRecord, seen: Seen) -> tuple[State, str]:
         beside = f"; beside it {seen.drawn} drawn by a person" if seen.drawn else ""
         return State.PROPOSED, f"waits for a person{beside}"
     if _is_rejected(record, seen):
-        return State.UNANNOTATED, "the proposal was deleted"
+        return State.UNANNOTATED, (
+            "the proposal was deleted, or QuPath had the slide open and saved over it"
+        )
     if record.nothing_found:
         return State.UNANNOTATED, f"{record.nothing_found['method']}: nothing found"
     marks = "no annotations" if not seen.annotations else "only marks, no area of a class"
@@ -232,16 +296,19 @@ def mirror(project: Project, ledger: Ledger, statuses: Iterable[ImageStatus]) ->
     """
     changes: dict[str, ImageChanges] = {}
     echoes: dict[str, str | None] = {}
+    before: dict[str, str | None] = {}
     for status in statuses:
         if status.error:
             continue
         image, shown = status.image, status.image.metadata.get(STATE_KEY)
         record = ledger.image(image.id, image.name)
-        if shown != record.mirrored and shown in (State.REVIEWED, State.APPROVED):
+        if not record.is_echo(shown) and shown in (State.REVIEWED, State.APPROVED):
             record_word(ledger, image, shown, where="in QuPath")
         wanted = None if status.state is State.UNANNOTATED else status.state.value
-        if record.mirrored != wanted:
+        if record.mirrored != wanted or record.mirrored_before is not None:
             echoes[image.id] = wanted
+            if shown in (State.REVIEWED, State.APPROVED) and shown != wanted:
+                before[image.id] = shown
         if shown != wanted:
             tags = {
                 TAG_PREFIX + state.value: state.value == wanted
@@ -251,7 +318,9 @@ def mirror(project: Project, ledger: Ledger, statuses: Iterable[ImageStatus]) ->
             changes[image.id] = ImageChanges(
                 metadata={STATE_KEY: wanted}, tags=tags, only_if={STATE_KEY: shown}
             )
-    if echoes:
-        ledger.save_mirrored(echoes)  # first, so that a crash never makes an echo a word
+    if echoes:  # first, and with what they replace, so that a crash never makes an echo a word
+        ledger.save_mirrored(echoes, before=before)
     if changes:
         project.update_images(changes)
+    if before:
+        ledger.save_mirrored({key: echoes[key] for key in before}, before={})

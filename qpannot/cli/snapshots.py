@@ -1,0 +1,322 @@
+"""``qpannot snapshots``: what was kept before each write, and how to get it back."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from qpannot.cli.common import SKIPPED, BackendOption, JsonOption, ProjectArgument, select_images
+from qpannot.errors import ProjectError, QpannotError, UsageError
+
+if TYPE_CHECKING:
+    from qpannot.qupath import Annotation, ProjectImage
+    from qpannot.qupath.snapshots import Snapshot
+
+QUICKLY_READ = 64 * 2**20
+"""The snapshots of a whole project are read for the list up to this size, in bytes; those of
+images that were asked for always are."""
+
+FILES = ("project", "classes")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One snapshot in the list.
+
+    Parameters
+    ----------
+    name
+        The image's, or what the file is.
+    image_id
+        ``None`` for the project's own files.
+    classes
+        How many annotations of each class it holds; ``None`` where it was not read.
+    restoring
+        What restoring it would change, in words; empty where it was not read.
+    error
+        Why it cannot be read.
+    """
+
+    name: str
+    image_id: str | None
+    snapshot: Snapshot
+    classes: Counter[str] | None = None
+    restoring: str = ""
+    error: str | None = None
+
+
+def snapshots(
+    project: ProjectArgument = Path(),
+    images: Annotated[
+        list[str] | None,
+        typer.Option("--image", "-i", help="Of these: a name, an ID or a pattern; repeatable."),
+    ] = None,
+    file: Annotated[
+        str | None,
+        typer.Option(help="Of the project's own file, or of its list of classes: project, classes"),
+    ] = None,
+    restore: Annotated[
+        int | None,
+        typer.Option(metavar="NUMBER", help="Put this snapshot of the --image or --file back."),
+    ] = None,
+    backend: BackendOption = "auto",
+    json: JsonOption = False,
+) -> None:
+    """List what was kept before each write of qpannot's, and put it back.
+
+    Tells of each snapshot how many annotations it holds, and what restoring it would change: how
+    many come back, go, or change. Restoring keeps what is there now as a snapshot too, damaged or
+    not, so that it can be undone in the same way.
+
+    Of each file the first snapshot, the newest, and some in between are kept, 20 in all.
+
+    Examples:
+
+      qpannot snapshots study
+
+      qpannot snapshots study --image case-7 --restore 3
+
+      qpannot snapshots study --file project --restore 12
+    """
+    if file not in (None, *FILES):
+        raise UsageError(f"--file {file}: there is no such file.", hint="Use project or classes.")
+    if images and file:
+        raise UsageError("--image goes with no --file.", hint="List or restore one, then another.")
+    path = _project_path(project)
+    of = {"project": path, "classes": path.parent / "classifiers" / "classes.json"}
+    if restore is None:
+        _list(path, images, {file: of[file]} if file else {} if images else of, backend, json=json)
+    elif file:
+        _restore_file(path, file, of[file], restore, json=json)
+    elif images:
+        _restore_image(path, images, restore, backend, json=json)
+    else:
+        raise UsageError(
+            "Restore what?", hint="Say so with --image NAME, --file project or --file classes."
+        )
+
+
+def _project_path(project: Path) -> Path:
+    """Return the project's file, which may be damaged or gone."""
+    from qpannot.qupath import find_project
+    from qpannot.qupath.files import ProjectFiles
+
+    try:
+        return find_project(project)
+    except ProjectError:
+        kept = ProjectFiles(project).files_with_snapshots() if project.is_dir() else []
+        gone = [path for path in kept if path.suffix == ".qpproj"]
+        if len(gone) != 1:
+            raise
+        return gone[0]
+
+
+def _list(
+    path: Path, images: list[str] | None, files: dict[str, Path], backend: str, *, json: bool
+) -> None:
+    from qpannot.console import counted, say, show_error, show_json, show_next, show_table
+    from qpannot.qupath import open_project
+    from qpannot.qupath.files import ProjectFiles
+
+    store = ProjectFiles(path.parent.absolute())
+    rows: list[Row] = []
+    problem: QpannotError | None = None
+    unread = False
+    if images or files.keys() == set(FILES):
+        try:
+            with open_project(path, "r", backend) as opened:  # type: ignore[arg-type]
+                chosen = select_images(opened, images) if images else list(opened.images)
+                found = [(image, image.snapshots()) for image in chosen]
+                size = sum(each.size for _, kept in found for each in kept)
+                unread = not images and size > QUICKLY_READ
+                rows += _unread(found) if unread else _read(found)
+        except UsageError:
+            raise
+        except QpannotError as error:
+            problem = error
+    for name, file in files.items():
+        now = file.read_bytes() if file.is_file() else None
+        for each in store.snapshots(file.absolute()):
+            same = each.size == len(now or b"") and each.read() == now
+            rows.append(Row(name, None, each, restoring="nothing: the same as now" if same else ""))
+    if json:
+        show_json([_as_json(row) for row in rows])
+    else:
+        columns = ("image", "number", "saved", "size", "annotations", "restoring changes")
+        show_table(columns, [_cells(row) for row in rows])
+        total = sum(row.snapshot.size for row in rows)
+        say(f"{counted(len(rows), 'snapshot')}, {_size(total)}.")
+        if unread:
+            show_next([f"see what they hold: qpannot snapshots {path} --image NAME"])
+        if rows:
+            show_next([f"put one back: qpannot snapshots {path} --image NAME --restore NUMBER"])
+    if problem:
+        show_error(problem)
+    if problem or any(row.error for row in rows):
+        raise typer.Exit(SKIPPED)
+
+
+def _unread(found: Sequence[tuple[ProjectImage, Sequence[Snapshot]]]) -> list[Row]:
+    return [Row(image.name, image.id, each) for image, kept in found for each in kept]
+
+
+def _read(found: Sequence[tuple[ProjectImage, Sequence[Snapshot]]]) -> Iterator[Row]:
+    from qpannot.console import progress
+    from qpannot.qupath.qpdata import QpData
+
+    total = sum(len(kept) for _, kept in found)
+    done = 0
+    with progress("Reading", lines=False) as advance:
+        for image, kept in found:
+            try:
+                now = image.annotations() if kept else ()
+            except QpannotError:
+                now = None
+            for each in kept:
+                advance(image.name, done, total)
+                done += 1
+                try:
+                    data = QpData.parse(each.read(), source=each.path)
+                    then = data.annotations()
+                except QpannotError as error:
+                    yield Row(image.name, image.id, each, error=error.message)
+                    continue
+                classes = Counter(one.class_name or "Unclassified" for one in then)
+                yield Row(image.name, image.id, each, classes, _change(then, now))
+
+
+def _change(then: Sequence[Annotation], now: Sequence[Annotation] | None) -> str:
+    from qpannot.qupath.annotation import differences
+
+    if now is None:
+        return "what is there now cannot be read"
+    before = {each.id: each for each in then}
+    after = {each.id: each for each in now}
+    counts = {
+        "come back": len(before.keys() - after.keys()),
+        "go": len(after.keys() - before.keys()),
+        "change": sum(
+            bool(differences(before[key], after[key])) for key in before.keys() & after.keys()
+        ),
+    }
+    told = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    return told or "no annotation"
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    counted = "?"
+    if row.error:
+        counted = f"unreadable: {row.error}"
+    elif row.image_id is None:
+        counted = ""
+    elif row.classes is not None:
+        counted = str(row.classes.total())
+        if row.classes:
+            counted += f" ({', '.join(f'{name} {n}' for name, n in row.classes.most_common())})"
+    saved = f"{row.snapshot.saved.astimezone():%Y-%m-%d %H:%M:%S}"
+    name = row.name if row.image_id is not None else f"--file {row.name}"
+    return name, str(row.snapshot.number), saved, _size(row.snapshot.size), counted, row.restoring
+
+
+def _as_json(row: Row) -> dict[str, Any]:
+    return {
+        "image_id": row.image_id,
+        "image": row.name if row.image_id is not None else None,
+        "file": row.name if row.image_id is None else None,
+        "number": row.snapshot.number,
+        "saved": row.snapshot.saved.isoformat(),
+        "replaced": row.snapshot.taken.isoformat(),
+        "size": row.snapshot.size,
+        "path": str(row.snapshot.path),
+        "annotations": None if row.classes is None else row.classes.total(),
+        "classes": row.classes,
+        "restoring_changes": row.restoring,
+        "error": row.error,
+    }
+
+
+def _size(size: int) -> str:
+    return f"{size / 1e6:.1f} MB" if size >= 100_000 else f"{size / 1e3:.1f} kB"
+
+
+def _restore_image(path: Path, wanted: list[str], number: int, backend: str, *, json: bool) -> None:
+    from qpannot.bootstrap.restoring import restore_image
+    from qpannot.console import counted, say, show_json
+    from qpannot.qupath import open_project
+
+    with open_project(path, "r+", backend) as opened:  # type: ignore[arg-type]
+        chosen = select_images(opened, wanted)
+        if len(chosen) != 1:
+            names = ", ".join(image.name for image in chosen[:5])
+            raise UsageError(f"Restore which of {names}?", hint="Name one image, or give its ID.")
+        image = chosen[0]
+        snapshot = _numbered(image.snapshots(), number, image.name)
+        was_there = snapshot.of.exists()
+        status = restore_image(opened, image, snapshot)
+        kept = image.snapshots()[-1] if was_there else None
+    if json:
+        show_json(
+            {
+                "image_id": image.id,
+                "image": image.name,
+                "restored": number,
+                "kept_as": kept.number if kept else None,
+                "state": status.state.value,
+                "why": status.reason,
+                "annotations": status.annotations,
+            }
+        )
+        return
+    count = counted(status.annotations or 0, "annotation")
+    say(f"{image.name}: {count}, as saved on {snapshot.saved.astimezone():%Y-%m-%d %H:%M:%S}.")
+    say(f"It is {status.state} ({status.reason}).")
+    _say_undo(f"--image {image.id}", kept, path)
+    say("If the image is open in QuPath, reload it there (File > Reload data): saving would undo.")
+
+
+def _restore_file(path: Path, name: str, of: Path, number: int, *, json: bool) -> None:
+    from qpannot.bootstrap.restoring import restore_file
+    from qpannot.console import say, show_json
+    from qpannot.qupath import open_project
+    from qpannot.qupath.files import ProjectFiles
+
+    store = ProjectFiles(path.parent.absolute())
+    of = of.absolute()
+    snapshot = _numbered(store.snapshots(of), number, of.name)
+    was_there = of.exists()
+    changed = restore_file(path.absolute(), snapshot)
+    kept = store.snapshots(of)[-1] if was_there else None
+    with open_project(path, "r") as opened:
+        images, classes = len(opened.images), len(opened.classes)
+    if json:
+        kept_as = kept.number if kept else None
+        show_json({"file": name, "restored": number, "kept_as": kept_as, "changed": changed})
+        return
+    holds = f"{images} images" if name == "project" else f"{classes} classes"
+    say(f"{of.name}: {holds}, as saved on {snapshot.saved.astimezone():%Y-%m-%d %H:%M:%S}.")
+    _say_undo(f"--file {name}", kept, path)
+    say("If the project is open in QuPath, open it again there: saving would undo this.")
+
+
+def _say_undo(which: str, kept: Snapshot | None, path: Path) -> None:
+    from qpannot.console import say
+
+    if kept is None:  # the file was gone
+        return
+    say(
+        f"What was there is snapshot {kept.number}; to undo this: "
+        f"qpannot snapshots {path} {which} --restore {kept.number}"
+    )
+
+
+def _numbered(kept: Sequence[Snapshot], number: int, name: str) -> Snapshot:
+    for each in kept:
+        if each.number == number:
+            return each
+    numbers = ", ".join(str(each.number) for each in kept) or "none"
+    raise UsageError(f"{name} has no snapshot {number}.", hint=f"There are: {numbers}.")
