@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from qpannot.cli.common import SKIPPED, JsonOption, MppOption, parse_mpp
+
+if TYPE_CHECKING:
+    from qpannot.linking import Relinked
 
 IMAGE_TYPES = {
     "he": "BRIGHTFIELD_H_E",
@@ -89,34 +92,137 @@ def relink(
     project: Annotated[
         Path, typer.Argument(metavar="PROJECT", help="A .qpproj file or its folder.")
     ],
-    folders: Annotated[list[Path], typer.Argument(metavar="FOLDER", help="Where slides are now.")],
+    folders: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="FOLDER", help="Where slides are now; searched to their depths."),
+    ] = None,
+    old: Annotated[
+        str | None, typer.Option("--from", metavar="PLACE", help="A share, drive or folder that")
+    ] = None,
+    new: Annotated[
+        str | None, typer.Option("--to", metavar="PLACE", help="has this name or place now.")
+    ] = None,
+    images: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--image", "-i", help="Point this image to the one FILE given, whatever its picture."
+        ),
+    ] = None,
+    unverified: Annotated[
+        bool,
+        typer.Option(
+            "--unverified",
+            help="Take also what cannot be checked: places that this machine cannot reach, slides "
+            "without a picture to compare, files that were changed.",
+        ),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be done; change nothing.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
-    """Find slides that moved, by name and size, and point the project to them.
+    """Find slides that moved and point the project to them.
 
-    Example: qpannot relink study /archive/slides
+    A file is taken when it is the slide: by its fingerprint, whatever its name is now, or by its
+    name, size and picture (QuPath's thumbnail). Where several files could be it, they are named
+    and none is taken. With --from and --to, shares and drives that were renamed are followed.
+
+    Examples:
+
+      qpannot relink study /archive/slides
+
+      qpannot relink study --from //old-server/slides --to //new-server/slides
+
+      qpannot relink study --image case-1.svs /archive/case-1-rescanned.svs
     """
     from qpannot import linking
-    from qpannot.console import say, show_json
+    from qpannot.cli.common import select_images
+    from qpannot.console import progress, show_json
     from qpannot.errors import UsageError
     from qpannot.qupath import open_project
+    from qpannot.qupath.places import PlaceChange
 
-    for folder in folders:
-        if not folder.exists():
-            raise UsageError(f"{folder}: there is no such file or folder.")
-    with open_project(project, "r+") as opened:
-        results = linking.relink(opened, folders)
-    lost = [result for result in results if result.found is None]
+    places = list(folders or ())
+    _check_relink(places, old, new, images)
+    for place in places:
+        if not place.exists():
+            raise UsageError(f"{place}: there is no such file or folder.")
+    with open_project(project, "r" if dry_run else "r+") as opened, progress("Relinking") as each:
+        if images:
+            chosen = select_images(opened, images)
+            results = linking.link_to(opened, chosen, places[0], dry_run=dry_run)
+        elif old and new:
+            change = PlaceChange.of(old, new)
+            results = linking.rename_places(
+                opened, change, unverified=unverified, dry_run=dry_run, each=each
+            )
+        else:
+            results = linking.relink(
+                opened, places, unverified=unverified, dry_run=dry_run, each=each
+            )
+        path = opened.path
     if json:
         show_json(
-            [
-                {"image": result.image.name, "found": result.found, "why": result.why}
-                for result in results
-            ]
+            {
+                "project": str(path),
+                "dry_run": dry_run,
+                "images": [_relinked_json(result) for result in results],
+            }
         )
     else:
-        for result in results:
-            say(f"{result.image.name}: {result.found or f'not found ({result.why})'}")
-        say(f"{len(results) - len(lost)} of {len(results)} missing slides found.")
-    if lost:
+        _show_relinked(results, dry_run)
+    if any(result.found is None for result in results):
         raise typer.Exit(SKIPPED)
+
+
+def _check_relink(
+    places: list[Path], old: str | None, new: str | None, images: list[str] | None
+) -> None:
+    from qpannot.errors import UsageError
+
+    if bool(old) != bool(new):
+        raise UsageError("--from and --to go together.")
+    if images and (old or len(places) != 1 or places[0].is_dir()):
+        raise UsageError(
+            "--image goes with one slide file.",
+            hint="For example: qpannot relink study --image case-1.svs /archive/case-1.svs",
+        )
+    if bool(old) == bool(places):
+        raise UsageError(
+            "Where are the slides now?",
+            hint="Give the folders to search, or what has another name: --from PLACE --to PLACE.",
+        )
+
+
+def _relinked_json(result: Relinked) -> dict[str, Any]:
+    return {
+        "image_id": result.image.id,
+        "image": result.image.name,
+        "found": None if result.found is None else str(result.found),
+        "uris": dict(result.uris),
+        "evidence": None if result.evidence is None else result.evidence.name.lower(),
+        "why": result.why,
+        "candidates": [str(path) for path in result.candidates],
+    }
+
+
+def _show_relinked(results: list[Relinked], dry_run: bool) -> None:
+    from qpannot.console import counted, say, stderr
+    from qpannot.linking import Evidence
+
+    for result in results:
+        found = f"{result.found} ({result.why})" if result.found else f"not found ({result.why})"
+        say(f"{result.image.name}: {found}")
+    relinked = [result for result in results if result.found]
+    blind = sum(result.evidence is None for result in relinked)
+    weak = sum(
+        result.evidence is not None and result.evidence < Evidence.ALIKE for result in relinked
+    )
+    for number, what in (
+        (blind, "the new place cannot be reached from here, so nothing was checked"),
+        (weak, "that the file is the slide could not be shown; see above"),
+    ):
+        if number:
+            stderr().print(f"[bold yellow]Unverified[/] {counted(number, 'image')}: {what}.")
+    done = "would be relinked; nothing was changed" if dry_run else "relinked"
+    say(f"{len(relinked)} of {counted(len(results), 'image')} {done}.")

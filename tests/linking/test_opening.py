@@ -12,8 +12,8 @@ from PIL import Image
 
 from qpannot.errors import MissingSlideError, SlideError, UsageError
 from qpannot.geometry import Mpp, Region, Size
-from qpannot.linking import describe_slide, find_slides, open_image, relink
-from qpannot.qupath import ImageChanges, Project, open_project
+from qpannot.linking import describe_slide, find_slides, open_image
+from qpannot.qupath import Project, open_project
 
 
 def edit_builder(project: Project, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Project:
@@ -152,26 +152,3 @@ def test_folders_are_searched_for_slides_each_once(project: Project, tmp_path: P
     assert found == ["two.svs", "case.mrxs", "glass.svs", "one.svs"]
     with pytest.raises(UsageError, match="no such file"):
         list(find_slides([tmp_path / "nowhere"]))
-
-
-def test_relinking_takes_the_file_of_the_right_size(project: Project, tmp_path: Path) -> None:
-    archive = tmp_path / "archive"
-    (archive / "a").mkdir(parents=True)
-    (archive / "b").mkdir()
-    shutil.copy(tmp_path / "slides" / "two.svs", archive / "a" / "one.svs")
-    shutil.move(tmp_path / "slides" / "one.svs", archive / "b" / "one.svs")
-    (result,) = relink(project, [archive])
-    assert result.found == archive / "b" / "one.svs"
-    with open_project(project.path) as again:
-        assert again.images[0].path == archive / "b" / "one.svs"
-        builder = json.loads((again.folder / "data" / "1" / "server.json").read_text())
-        assert builder["uri"].endswith("archive/b/one.svs")
-
-
-def test_a_persons_resolution_survives_relinking(project: Project, tmp_path: Path) -> None:
-    project = edit_builder(project, lambda builder: with_calibration(builder, 0.3, "µm"))
-    shutil.move(tmp_path / "slides", tmp_path / "archive")
-    assert all(result.found for result in relink(project, [tmp_path / "archive"]))
-    project.update_images({"1": ImageChanges(metadata={"a": "b"})})
-    with open_image(project.images[0]) as slide:
-        assert slide.mpp == Mpp(0.3, 0.3)

@@ -1,7 +1,4 @@
-"""Between project entries and slide files: the slide of an entry, an entry for a slide.
-
-The one place where the rooms ``qupath`` and ``slide`` meet.
-"""
+"""Slide files as images to be added to a project."""
 
 from __future__ import annotations
 
@@ -9,102 +6,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from qpannot.errors import MissingSlideError, QpannotError, SlideError, UsageError
-from qpannot.geometry import Mpp, Size
-from qpannot.qupath import ImageChanges, ImageSource, Project, ProjectImage, open_project
-from qpannot.qupath.server import (
-    DAMAGED,
-    OPENSLIDE,
-    Rotation,
-    ServerInfo,
-    is_there,
-    name_from_uri,
-    uri_from_path,
-)
-from qpannot.slide import Slide, open_slide
-
-THUMBNAIL = Size(1000, 600)
-"""The size QuPath's thumbnails fit into, in pixels."""
-
-
-def open_image(image: ProjectImage, *, fallback_mpp: Mpp | None = None) -> Slide:
-    """Open the slide of a project's image in QuPath's frame.
-
-    Its resolution is the project's (users correct it there), else the file's, else
-    ``fallback_mpp``, else unknown. Rotations and crops of the entry are applied.
-
-    Raises
-    ------
-    MissingSlideError
-        When the file is not where the project says.
-    SlideError
-        When it cannot be opened, when its size is not what the project says, or when the entry
-        transforms it in a way qpannot cannot follow.
-    """
-    info = image.server
-    path = image.path
-    if info.unsupported == DAMAGED:
-        raise SlideError(
-            image.name,
-            "its entry in the project is damaged.",
-            hint="Remove the image in QuPath (not its data) and add the slide again.",
-        )
-    if info.unsupported or len(info.uris) != 1:
-        raise SlideError(
-            image.name,
-            f"its pixels are made by QuPath ({info.unsupported or 'several files'}), "
-            "which qpannot cannot do.",
-            hint="Export the image from QuPath as OME-TIFF and add that to the project.",
-        )
-    if path is None:
-        raise SlideError(
-            image.name,
-            f"is no local file ({info.uris[0]}).",
-            hint="Copy the slide here and relink it: qpannot relink PROJECT FOLDER",
-        )
-    if not is_there(path):
-        raise MissingSlideError(
-            image.name,
-            f"the slide is not at {path}.",
-            hint="If it moved, tell where slides are now: qpannot relink PROJECT FOLDER",
-        )
-    crops = [info.crop_to_bounds, not info.crop_to_bounds]
-    if info.provider and info.provider != OPENSLIDE:
-        crops.reverse()  # only QuPath's OpenSlide reader crops to the bounds
-    sizes = []
-    for crop in crops:
-        with open_slide(path, crop_to_bounds=crop, series=info.series) as slide:
-            sizes.append(slide.size)
-        if info.file_size in (None, slide.size):
-            return _with_resolution(_in_frame(path, info, crop), path, info, crop, fallback_mpp)
-    raise SlideError(
-        image.name,
-        f"{path} is {sizes[0]}, but the project says {info.file_size}.",
-        hint="It is another file, or another image of it. Relink the entry to the right one: "
-        "qpannot relink PROJECT FOLDER",
-    )
-
-
-def _in_frame(path: Path, info: ServerInfo, crop: bool, mpp: Mpp | None = None) -> Slide:
-    slide = open_slide(path, crop_to_bounds=crop, mpp=mpp, series=info.series)
-    for transform in info.transforms:
-        if isinstance(transform, Rotation):
-            slide = slide.rotated(transform.quarter_turns)
-        else:
-            slide = slide.cropped(transform.region)
-    return slide
-
-
-def _with_resolution(
-    slide: Slide, path: Path, info: ServerInfo, crop: bool, fallback_mpp: Mpp | None
-) -> Slide:
-    wanted = info.mpp or slide.mpp_or_none or fallback_mpp
-    if wanted is None or wanted == slide.mpp_or_none:
-        return slide
-    slide.close()
-    turns = sum(t.quarter_turns for t in info.transforms if isinstance(t, Rotation))
-    in_file = Mpp(wanted.y, wanted.x) if turns % 2 else wanted
-    return _in_frame(path, info, crop, in_file)
+from qpannot.errors import QpannotError, SlideError, UsageError
+from qpannot.geometry import Mpp
+from qpannot.linking.known import remember_slides
+from qpannot.linking.opening import THUMBNAIL
+from qpannot.qupath import ImageSource, Project, ProjectImage, open_project
+from qpannot.qupath.server import is_there
+from qpannot.slide import open_slide
 
 
 def describe_slide(
@@ -225,14 +133,20 @@ def add_slides(
         described.append(source)
         if len(described) == ADDED_AT_ONCE:
             project = project or open_project(output, "x")
-            result.added += project.add_images(described)
+            result.added += _add(project, described)
             described.clear()
     if described:
         project = project or open_project(output, "x")
-        result.added += project.add_images(described)
+        result.added += _add(project, described)
     if project:
         result.project, result.images = project.path, len(project.images)
     return result
+
+
+def _add(project: Project, described: Sequence[ImageSource]) -> Sequence[ProjectImage]:
+    added = project.add_images(described)
+    remember_slides(project, added)
+    return added
 
 
 ADDED_AT_ONCE = 50
@@ -282,66 +196,3 @@ def _slides_below(folder: Path) -> Iterator[Path]:
                 yield from _slides_below(entry)
         elif entry.suffix.lower() in SLIDE_SUFFIXES:
             yield entry
-
-
-@dataclass(frozen=True)
-class Relinked:
-    """An image whose slide was found in another place, or was not."""
-
-    image: ProjectImage
-    found: Path | None
-    why: str = ""
-
-
-def relink(project: Project, folders: Sequence[Path]) -> list[Relinked]:
-    """Point the images whose slides are missing to where they are now.
-
-    A slide is taken when it has the file name and the size in pixels the project states, and can
-    be read.
-
-    Parameters
-    ----------
-    folders
-        Searched to their depths.
-
-    Returns
-    -------
-    list of Relinked
-        One for each image whose slide was missing.
-    """
-    missing = [image for image in project.images if not is_there(image.path)]
-    by_name: dict[str, list[Path]] = {}
-    for folder in folders:
-        for path in sorted(folder.rglob("*")) if folder.is_dir() else [folder]:
-            if path.is_file():
-                by_name.setdefault(path.name, []).append(path)
-    results = []
-    changes = {}
-    for image in missing:
-        uri = image.server.uris[0] if image.server.uris else ""
-        candidates = by_name.get(name_from_uri(uri), [])
-        found, why = None, f"no file named {name_from_uri(uri)}"
-        for path in candidates:
-            if why := _mismatch(path, image.server):
-                continue
-            found = path
-            changes[image.id] = ImageChanges(uris={uri: uri_from_path(path)})
-            break
-        results.append(Relinked(image, found, why))
-    if changes:
-        project.update_images(changes)
-    return results
-
-
-def _mismatch(path: Path, info: ServerInfo) -> str:
-    reasons = []
-    for crop in (True, False):
-        try:
-            with open_slide(path, crop_to_bounds=crop, series=info.series) as slide:
-                if info.file_size in (None, slide.size):
-                    slide.thumbnail(Size(256, 256))  # a file that was cut off opens, and no more
-                    return ""
-                reasons.append(f"{path} is {slide.size}, not {info.file_size}")
-        except SlideError as error:
-            reasons.append(str(error.message))
-    return reasons[0]

@@ -1,0 +1,25 @@
+"""Between project entries and slide files: the slide of an entry, an entry for a slide.
+
+The one place where the rooms ``qupath`` and ``slide`` meet.
+"""
+
+from qpannot.linking.adding import AddedSlides, add_slides, describe_slide, find_slides
+from qpannot.linking.known import remember_slides
+from qpannot.linking.opening import THUMBNAIL, open_image
+from qpannot.linking.recognising import Evidence
+from qpannot.linking.relinking import Relinked, link_to, relink, rename_places
+
+__all__ = [
+    "THUMBNAIL",
+    "AddedSlides",
+    "Evidence",
+    "Relinked",
+    "add_slides",
+    "describe_slide",
+    "find_slides",
+    "link_to",
+    "open_image",
+    "relink",
+    "remember_slides",
+    "rename_places",
+]

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import io
+from itertools import permutations
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from qpannot.geometry import Size
+from qpannot.linking.recognising import Evidence, are_alike, recognise
+from qpannot.qupath import open_project
+from qpannot.slide import open_slide
+
+Picture = NDArray[np.uint8]
+
+
+def as_jpeg(picture: Picture, quality: int) -> Picture:
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "JPEG", quality=quality)
+    return np.asarray(Image.open(buffer).convert("RGB"))
+
+
+@pytest.fixture(scope="module")
+def pictures(shared_data: Path) -> list[tuple[Picture, Picture]]:
+    """Of six slides of one size, a thumbnail as projects have it and a smaller picture."""
+    made = []
+    for path in sorted((shared_data / "labelled" / "composite").glob("*.svs")):
+        with open_slide(path) as slide:
+            made.append((slide.thumbnail(Size(1000, 600)), slide.thumbnail(Size(256, 256))))
+    assert len(made) == 6
+    return made
+
+
+def test_real_slides_of_one_size_are_told_apart(pictures: list[tuple[Picture, Picture]]) -> None:
+    assert all(are_alike(as_jpeg(thumbnail, 15), picture) for thumbnail, picture in pictures)
+    pairs = permutations(range(len(pictures)), 2)
+    assert not any(are_alike(pictures[one][0], pictures[other][1]) for one, other in pairs)
+
+
+def test_a_real_slide_scanned_again_or_turned_is_another(
+    pictures: list[tuple[Picture, Picture]],
+) -> None:
+    for thumbnail, picture in pictures:
+        shift = round(picture.shape[1] * 0.01)
+        assert not are_alike(thumbnail, np.roll(picture, shift, axis=1))
+        assert not are_alike(thumbnail, np.rot90(picture, 2))
+        assert not are_alike(thumbnail, picture[:, ::-1])
+
+
+def test_qupaths_own_thumbnail_shows_the_slide(shared_data: Path) -> None:
+    with open_project(shared_data / "qupath/written-by-qupath/0.6.0/project") as project:
+        image = next(image for image in project.images if not image.server.transforms)
+        slide = shared_data / "slides/CMU-1-Small-Region.svs"
+        assert recognise(slide, image, None).evidence is Evidence.ALIKE
+
+
+def test_glass_looks_like_any_glass_and_tells_nothing() -> None:
+    random = np.random.default_rng(0)
+    one, other = (random.normal(240, 2, (60, 100, 3)).astype(np.uint8) for _ in range(2))
+    assert are_alike(one, other) is None
+    tissue = one.copy()
+    tissue[20:40, 20:60] = 120
+    assert are_alike(one, tissue) is False
+    assert are_alike(tissue, tissue) is True
