@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import platform
 import shutil
 import sys
@@ -12,6 +11,10 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
+
+from qpannot.errors import QpannotError
+from qpannot.qupath import jvm
+from qpannot.qupath.installation import find_installation
 
 LITTLE_DISK_GIB = 5
 Verdict = Literal["ok", "absent", "bad"]
@@ -64,50 +67,28 @@ def _python() -> Finding:
     return Finding("Python", "ok", f"{platform.python_version()} ({sys.executable})")
 
 
-def find_qupath() -> Path | None:
-    """Return the QuPath installation of this machine, if one is found.
-
-    ``PAQUO_QUPATH_DIR`` goes first, then the places QuPath's installers use; the newest by name.
-    """
-    named = os.environ.get("PAQUO_QUPATH_DIR")
-    if named:
-        return Path(named) if Path(named).is_dir() else None
-    return max(_installed_qupaths(), default=None, key=lambda path: path.name)
-
-
-def _installed_qupaths() -> Iterator[Path]:
-    home = Path.home()
-    roots = {
-        "Darwin": [Path("/Applications"), home / "Applications"],
-        "Windows": [
-            Path(os.environ.get("LOCALAPPDATA", home / "AppData/Local")),
-            Path(os.environ.get("PROGRAMFILES", "C:/Program Files")),
-        ],
-    }.get(platform.system(), [Path("/opt"), home, home / "Applications", home / ".local/share"])
-    for root in roots:
-        try:
-            yield from (path for path in root.glob("QuPath*") if path.is_dir())
-        except OSError:
-            continue
-
-
 def _qupath() -> Finding:
-    path = find_qupath()
-    if path:
-        return Finding("QuPath", "ok", str(path))
-    named = os.environ.get("PAQUO_QUPATH_DIR")
-    found = f"PAQUO_QUPATH_DIR is {named}, which is no folder" if named else "not found here"
-    return Finding(
-        "QuPath",
-        "absent",
-        found,
-        "Projects are read and written all the same. To correct annotations a person needs "
-        "QuPath, here or elsewhere: https://qupath.github.io",
-    )
+    found_without = "Projects are read and written all the same. To correct annotations a person "
+    found_without += "needs QuPath, here or elsewhere: https://qupath.github.io"
+    try:
+        found = find_installation()
+    except QpannotError as error:
+        return Finding("QuPath", "absent", error.message, found_without)
+    if found is None:
+        return Finding("QuPath", "absent", "not found here", found_without)
+    version = found.version or "of an unknown version"
+    return Finding("QuPath", "ok", f"{version} at {found.folder} ({found.found_by})")
 
 
 def _backend() -> Finding:
-    return Finding("project backend", "ok", "builtin (pure Python, no Java; QuPath 0.2 to 0.7)")
+    builtin = "builtin (pure Python, no Java; QuPath 0.2 to 0.7)"
+    try:
+        if find_installation() is None:
+            return Finding("project backend", "ok", builtin)
+        qupath = jvm.start()
+    except QpannotError as error:
+        return Finding("project backend", "absent", builtin, f"Not paquo: {error}")
+    return Finding("project backend", "ok", f"paquo (QuPath {qupath.version}, started and works)")
 
 
 def _openslide() -> Finding:

@@ -16,7 +16,7 @@ LEVELS = (
     {"errors", "geometry", "recipe", "console", "torchvision_import"},
     {"qupath", "slide"},
     {"linking", "tissue", "pictures", "health"},
-    {"demo", "bootstrap"},
+    {"demo", "bootstrap", "exchange"},
     {"cli"},
     {"__main__"},
 )

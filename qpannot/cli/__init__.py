@@ -10,7 +10,7 @@ import sys
 import typer
 
 from qpannot import __version__
-from qpannot.cli import demo, doctor, loop, projects
+from qpannot.cli import demo, doctor, exchange, loop, projects, qupath, snapshots
 from qpannot.errors import QpannotError
 
 INTERRUPTED = 130
@@ -56,6 +56,10 @@ app.command("bootstrap")(loop.bootstrap)
 app.command("status")(loop.status)
 app.command("approve")(loop.approve)
 app.command("relink")(projects.relink)
+app.command("snapshots")(snapshots.snapshots)
+app.add_typer(exchange.export_app, name="export")
+app.add_typer(exchange.import_app, name="import")
+app.add_typer(qupath.app, name="qupath")
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
 

@@ -41,7 +41,11 @@ MppOption = Annotated[
     ),
 ]
 BackendOption = Annotated[
-    str, typer.Option(help="How projects are read: auto or builtin (no Java needed).")
+    str,
+    typer.Option(
+        help="How projects are read: builtin (no Java needed), paquo (through an installed QuPath) "
+        "or auto."
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Write the result as JSON.")]
 

@@ -178,6 +178,7 @@ def status(
                 opened,
                 Ledger.of(opened),
                 each=lambda image, done, total: advance(image.name, done, total),
+                at_a_glance=True,
             )
         drawn, failed = write_pictures(statuses, pictures) if pictures else ({}, [])
         advice = next_steps(statuses, opened.path)

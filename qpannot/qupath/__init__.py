@@ -5,11 +5,22 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Literal
 
-from qpannot.errors import ProjectError, UsageError
-from qpannot.qupath.annotation import Annotation, PathClass, Plane, RoiType
+from qpannot.errors import FormatError, ProjectError, UsageError
+from qpannot.qupath import jvm
+from qpannot.qupath.annotation import (
+    Annotation,
+    Detection,
+    ObjectKind,
+    PathClass,
+    PathObject,
+    Plane,
+    RoiType,
+    TMACore,
+)
 from qpannot.qupath.builtin import BuiltinProject
 from qpannot.qupath.protocol import Fingerprint, ImageChanges, Mode, Project, ProjectImage
 from qpannot.qupath.qpdata import as_stored
@@ -17,20 +28,26 @@ from qpannot.qupath.server import ImageSource
 
 __all__ = [
     "Annotation",
+    "Detection",
     "Fingerprint",
     "ImageChanges",
     "ImageSource",
+    "ObjectKind",
     "PathClass",
+    "PathObject",
     "Plane",
     "Project",
     "ProjectImage",
     "RoiType",
+    "TMACore",
     "as_stored",
     "find_project",
     "open_project",
 ]
 
 Backend = Literal["auto", "builtin", "paquo"]
+
+_log = logging.getLogger(__name__)
 
 
 def find_project(path: Path | str) -> Path:
@@ -69,12 +86,16 @@ def open_project(path: Path | str, mode: Mode = "r", backend: Backend = "auto") 
     mode
         ``r`` reads and changes no file, ``r+`` reads and writes, ``x`` makes a new project.
     backend
-        ``builtin`` needs no Java; ``auto`` chooses.
+        ``builtin`` needs no Java; ``paquo`` reads and writes with an installed QuPath (0.4 to
+        0.7), which is started in this process; ``auto`` takes it where one is found and works,
+        and ``builtin`` otherwise and in worker processes.
 
     Raises
     ------
     ProjectError, FormatError
         When there is no project, or it cannot be understood.
+    QpannotError
+        When ``paquo`` is asked for and no QuPath works here.
 
     Examples
     --------
@@ -84,16 +105,28 @@ def open_project(path: Path | str, mode: Mode = "r", backend: Backend = "auto") 
     """
     if mode not in ("r", "r+", "x"):
         raise UsageError(f"mode must be 'r', 'r+' or 'x', not {mode!r}.")
-    if backend == "paquo":
+    if backend not in ("auto", "builtin", "paquo"):
         raise UsageError(
-            "the paquo backend is not part of this version.",
-            hint="Use 'auto' or 'builtin': they read and write the same projects without Java.",
-        )
-    if backend not in ("auto", "builtin"):
-        raise UsageError(
-            f"there is no backend {backend!r}.", hint="Use 'auto' or 'builtin', which need no Java."
+            f"there is no backend {backend!r}.",
+            hint="Use 'auto', 'builtin' (which needs no Java) or 'paquo'.",
         )
     path = Path(path).expanduser()
     if mode == "x":
-        return BuiltinProject(path if path.suffix == ".qpproj" else path / "project.qpproj", mode)
-    return BuiltinProject(find_project(path), mode)
+        path = path if path.suffix == ".qpproj" else path / "project.qpproj"
+    else:
+        path = find_project(path)
+    if backend == "paquo":
+        return _open_in_qupath(path, mode)
+    if backend == "auto" and jvm.is_wanted_by_auto():
+        try:
+            return _open_in_qupath(path, mode)
+        except FormatError as error:
+            _log.warning("QuPath is not used: %s", error.message)
+    return BuiltinProject(path, mode)
+
+
+def _open_in_qupath(path: Path, mode: Mode) -> Project:
+    jvm.start()
+    from qpannot.qupath.paquo_project import PaquoProject
+
+    return PaquoProject(path, mode)

@@ -106,7 +106,6 @@ def test_missing_slides_are_named_skipped_and_relinked(
         (("bootstrap", ".", "--mpp", "-1"), 2, "must be positive"),
         (("bootstrap", ".", "--image", "three"), 2, "no image 'three'"),
         (("bootstrap", ".", "--backend", "java"), 2, "no backend 'java'"),
-        (("bootstrap", ".", "--backend", "paquo"), 2, "not part of this version"),
         (("approve", "three"), 2, "no image 'three'"),
         (("approve", "one.svs"), 2, "No annotations on one.svs"),
         (("init", "nowhere", "-o", "x"), 2, "no such file"),
@@ -160,20 +159,14 @@ def test_doctor_says_what_is_there_and_what_absences_mean(qpannot: Any, tmp_path
     assert "OpenSlide" in qpannot("doctor").out
 
 
-def test_doctor_finds_the_qupath_it_is_told_of(
+def test_doctor_names_a_place_without_a_qupath_that_it_is_told_of(
     qpannot: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PAQUO_QUPATH_DIR", str(tmp_path))
-    found = {each["what"]: each for each in qpannot("doctor", "--json").json}
-    assert found["QuPath"] == {
-        "what": "QuPath",
-        "verdict": "ok",
-        "found": str(tmp_path),
-        "meaning": "",
-    }
     monkeypatch.setenv("PAQUO_QUPATH_DIR", str(tmp_path / "gone"))
     found = {each["what"]: each for each in qpannot("doctor", "--json").json}
-    assert found["QuPath"]["verdict"] == "absent"
+    assert found["QuPath"]["verdict"] == found["project backend"]["verdict"] == "absent"
+    assert str(tmp_path / "gone") in found["QuPath"]["found"]
+    assert found["project backend"]["found"].startswith("builtin")
 
 
 def test_the_demo_runs_the_main_job_and_repeats_nothing(qpannot: Any, tmp_path: Path) -> None:

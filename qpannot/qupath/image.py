@@ -1,12 +1,13 @@
-"""One image of a project, as the built-in backend reads and writes it.
+"""One image of a project: its entry, and its data file, whichever backend understands that.
 
 Source of the layout: QuPath 0.6 ``DefaultProject.DefaultProjectImageEntry``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
+from operator import methodcaller
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -14,13 +15,49 @@ from uuid import UUID
 
 from qpannot.errors import ConcurrentChangeError, FormatError, ProjectError
 from qpannot.qupath import gson, server
-from qpannot.qupath.annotation import Annotation, PathClass, differences
+from qpannot.qupath.annotation import Annotation, PathClass, PathObject, differences, digest
 from qpannot.qupath.files import ProjectFiles
 from qpannot.qupath.protocol import Fingerprint
-from qpannot.qupath.qpdata import QpData
+from qpannot.qupath.snapshots import Snapshot
+from qpannot.qupath.storable import ObjectT
 
 WRITTEN_AS = "0.6.0"
 """The version of QuPath whose layout new projects and data files have."""
+
+
+class ImageContents(Protocol):
+    """A ``data.qpdata`` file in memory: `QpData`, or what QuPath's own Java makes of it."""
+
+    @property
+    def image_type(self) -> str:
+        """QuPath's image type."""
+
+    def annotations(self) -> tuple[Annotation, ...]:
+        """Return every annotation, parents before children."""
+
+    def objects(self) -> tuple[PathObject, ...]:
+        """Return every object, parents before children."""
+
+    def all_as_stored(self, values: Sequence[ObjectT]) -> list[ObjectT]:
+        """Return what a read-back gives after ``values`` were written to this file."""
+
+    def add(self, values: Iterable[ObjectT]) -> list[ObjectT]:
+        """Append objects to the hierarchy; return what a read-back gives for them."""
+
+    def remove(self, ids: Iterable[UUID]) -> None:
+        """Take annotations out; what lies in them moves up."""
+
+    def replace(self, annotation: Annotation) -> Annotation:
+        """Change the annotation of this ID to these values; return what a read-back gives."""
+
+    def summary(self) -> dict[str, Any]:
+        """Return the counts of objects for ``summary.json``."""
+
+    def to_bytes(self) -> bytes:
+        """Return the file's bytes."""
+
+    def is_same(self, other: Any) -> bool:
+        """Return whether another file holds the same objects, and what else is compared."""
 
 
 class Owner(Protocol):
@@ -28,6 +65,14 @@ class Owner(Protocol):
 
     folder: Path
     files: ProjectFiles
+
+    def parse_data(self, data: bytes, *, source: Path) -> ImageContents:
+        """Read the bytes of a data file; ``FormatError`` where they are damaged."""
+
+    def new_data(
+        self, *, qupath_version: str, server_json: str, image_type: str = "UNSET"
+    ) -> ImageContents:
+        """Return an empty data file."""
 
     @property
     def version(self) -> str | None:
@@ -45,8 +90,8 @@ class Owner(Protocol):
         """Raise ``ReadOnlyError`` when the project was opened for reading."""
 
 
-class BuiltinImage:
-    """One image of a ``BuiltinProject``. Implements ``qupath.protocol.ProjectImage``."""
+class StoredImage:
+    """One image of a ``StoredProject``. Implements ``qupath.protocol.ProjectImage``."""
 
     def __init__(self, project: Owner, entry: dict[str, Any]) -> None:
         self.project = project
@@ -109,6 +154,11 @@ class BuiltinImage:
         data = self._read_data()
         return data.annotations() if data else ()
 
+    def objects(self) -> tuple[PathObject, ...]:
+        """Read every object of the image, of whatever kind."""
+        data = self._read_data()
+        return data.objects() if data else ()
+
     def count_annotations(self) -> int:
         """Return how many annotations there are, from QuPath's summary where it is up to date."""
         if not self.data_path.exists():
@@ -129,12 +179,12 @@ class BuiltinImage:
             return Fingerprint(0, 0)
         return Fingerprint(status.st_size, status.st_mtime_ns)
 
-    def _read_data(self) -> QpData | None:
+    def _read_data(self) -> ImageContents | None:
         # QuPath moves the old data aside while it saves, and reads that when a save broke off
         problem: FormatError | None = None
         for path in (self.data_path, self.backup_path):
             try:
-                return QpData.parse(path.read_bytes(), source=path)
+                return self.project.parse_data(path.read_bytes(), source=path)
             except FileNotFoundError:
                 continue
             except OSError as error:
@@ -147,32 +197,38 @@ class BuiltinImage:
 
     def write_data(
         self,
-        make: Callable[[QpData | None], QpData | None],
-        check: Callable[[QpData], None] = lambda _: None,
-    ) -> QpData | None:
+        make: Callable[[ImageContents | None], ImageContents | None],
+        check: Callable[[ImageContents], None] = lambda _: None,
+    ) -> ImageContents | None:
         """Replace the data file by what ``make`` returns for what is there.
 
         ``make`` returns ``None`` to leave the file alone; ``check`` is shown what the new bytes
         read back as, and raises to keep the old ones.
         """
         self.project.check_writable()
-        written: list[QpData] = []
+        written: list[ImageContents] = []
 
         def change(old: bytes | None) -> bytes | None:
-            made = make(None if old is None else QpData.parse(old, source=self.data_path))
+            made = make(
+                None if old is None else self.project.parse_data(old, source=self.data_path)
+            )
             if made is None:
                 return None
             new = made.to_bytes()
-            written[:] = [QpData.parse(new, source=self.data_path)]
+            del made  # large, and no longer of use
+            written[:] = [self.project.parse_data(new, source=self.data_path)]
             check(written[0])
             return new
 
-        if self.project.files.edit(self.data_path, change, backup=self.backup_path) is None:
+        edited = self.project.files.edit(
+            self.data_path, change, backup=self.backup_path, is_whole=_is_whole
+        )
+        if edited is None:
             return None
         self._write_summary(written[0])
         return written[0]
 
-    def _write_summary(self, data: QpData) -> None:
+    def _write_summary(self, data: ImageContents) -> None:
         size = self.server.size
         builder = self.entry.get("serverBuilder") or {}
         metadata = builder.get("metadata") or {}
@@ -197,29 +253,32 @@ class BuiltinImage:
     def write_annotations(
         self,
         *,
-        add: Sequence[Annotation] = (),
+        add: Sequence[PathObject] = (),
         replace: Sequence[tuple[Annotation, Annotation]] = (),
         remove: Sequence[Annotation] = (),
         unless_changed_since: Fingerprint | None = None,
     ) -> tuple[Annotation, ...]:
         """Change annotations safely, in one step, leaving all others as they are."""
-        expected: dict[UUID, Annotation] = {}
-        others: dict[str, int] = {}
-        colored = self._with_class_colors([*add, *(new for _, new in replace)])
-        added, replaced = colored[: len(add)], colored[len(add) :]
+        expected: dict[UUID, int] = {}  # digests: the outlines of 100,000 objects are half a GB
+        edited: list[ImageContents] = []
+        added = self._with_class_colors(add)
+        replaced = self._with_class_colors([new for _, new in replace])
+        # annotations are a few, detections may be a million: read those only where they matter
+        only_annotations = all(isinstance(each, Annotation) for each in add)
+        values_of = methodcaller("annotations" if only_annotations else "objects")
 
-        def make(data: QpData | None) -> QpData | None:
+        def make(data: ImageContents | None) -> ImageContents | None:
             if unless_changed_since not in (None, self.fingerprint()):
                 raise ConcurrentChangeError(
                     self.data_path,
                     f"the annotations of {self.name} were saved meanwhile; nothing was changed.",
                     hint="Run the command again: it starts from what is there now.",
                 )
-            data = data or QpData.new(
+            data = data or self.project.new_data(
                 qupath_version=self.project.version or WRITTEN_AS,
                 server_json=gson.dumps(self.entry.get("serverBuilder"), pretty=False),
             )
-            found = {annotation.id: annotation for annotation in data.annotations()}
+            found = {value.id: value for value in values_of(data)}
             for known in (*(old for old, _ in replace), *remove):
                 self._check_unchanged(known, found.get(known.id))
             new = [annotation for annotation in added if annotation.id not in found]
@@ -228,22 +287,47 @@ class BuiltinImage:
                 self._check_unchanged(annotation, found[annotation.id])
             if not new and not replace and not remove:
                 return None
-            others.update(_other_objects(data))
+            unchanged = {key: digest(value) for key, value in found.items()}
+            found.clear()
             data.remove([annotation.id for annotation in remove])
-            for annotation in replaced:
-                data.replace(annotation)
-            data.add(new)
+            stored: list[PathObject] = [data.replace(annotation) for annotation in replaced]
+            stored += data.add(new)
+            edited[:] = [data]
             expected.clear()
-            expected.update(found)
+            expected.update(unchanged)
             for annotation in remove:
                 del expected[annotation.id]
-            expected.update({each.id: each for each in data.all_as_stored([*new, *replaced])})
+            expected.update({each.id: digest(each) for each in stored})
             return data
 
-        written = self.write_data(make, lambda data: self._check_readback(data, expected, others))
+        def check(data: ImageContents) -> None:
+            others_are_there = edited.pop().is_same(data)
+            back = {value.id: digest(value) for value in values_of(data)}
+            self._check_readback(back, expected, others_are_there)
+
+        written = self.write_data(make, check)
         return self.annotations() if written is None else written.annotations()
 
-    def _with_class_colors(self, annotations: Sequence[Annotation]) -> list[Annotation]:
+    def snapshots(self) -> tuple[Snapshot, ...]:
+        """Return what was kept of the image's data before each write, oldest first."""
+        return tuple(self.project.files.snapshots(self.data_path))
+
+    def restore(self, snapshot: Snapshot) -> tuple[Annotation, ...]:
+        """Put the image's data back as it was; what is there now, damaged or not, is kept."""
+        self.project.check_writable()
+        if snapshot.of != self.data_path:
+            raise ProjectError(
+                snapshot.path,
+                f"no snapshot of {self.name}; nothing was changed.",
+                hint=f"Choose one of 'qpannot snapshots --image {self.id}'.",
+            )
+        data = self.project.parse_data(snapshot.read(), source=snapshot.path)
+        annotations = data.annotations()
+        if self.project.files.restore(snapshot, backup=self.backup_path) is not None:
+            self._write_summary(data)
+        return annotations
+
+    def _with_class_colors(self, annotations: Sequence[ObjectT]) -> list[ObjectT]:
         """Give classes without a colour the one they have in the project."""
         colors = {path_class.name: path_class.color for path_class in self.project.classes}
         return [
@@ -257,28 +341,26 @@ class BuiltinImage:
             for annotation in annotations
         ]
 
-    def _check_unchanged(self, known: Annotation, found: Annotation | None) -> None:
+    def _check_unchanged(self, known: PathObject, found: PathObject | None) -> None:
         if found is not None and not (changed := differences(known, found)):
             return
         what = "was deleted" if found is None else f"has another {', '.join(changed)}"
         label = known.name or known.class_name or "unclassified"
         raise ConcurrentChangeError(
             self.data_path,
-            f"the annotation {label} ({known.id}) of {self.name} {what} since it was read; "
+            f"the {known.kind} {label} ({known.id}) of {self.name} {what} since it was read; "
             "nothing was changed.",
             hint="Run the command again: it starts from what is there now.",
         )
 
     def _check_readback(
-        self, data: QpData, expected: Mapping[UUID, Annotation], others: Mapping[str, int]
+        self,
+        back: Mapping[UUID, int],
+        expected: Mapping[UUID, int],
+        others_are_there: bool,
     ) -> None:
-        back = {annotation.id: annotation for annotation in data.annotations()}
-        wrong = [
-            key
-            for key in expected.keys() | back.keys()
-            if key not in back or key not in expected or differences(expected[key], back[key])
-        ]
-        if wrong or _other_objects(data) != others:
+        wrong = {key for key, _ in expected.items() ^ back.items()}
+        if wrong or not others_are_there:
             raise ProjectError(
                 self.data_path,
                 f"{len(wrong) or 'other'} objects would read back differently; nothing changed.",
@@ -286,7 +368,6 @@ class BuiltinImage:
             )
 
 
-def _other_objects(data: QpData) -> dict[str, int]:
-    counts: dict[str, int] = dict(data.summary()["objectTypeCounts"])
-    counts.pop("Annotations", None)
-    return counts
+def _is_whole(data: bytes) -> bool:
+    # QuPath writes the string "EOF" last: a save that is under way, or broke off, lacks it
+    return data.endswith(b"t\x00\x03EOF")
