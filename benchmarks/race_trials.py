@@ -30,7 +30,7 @@ from shapely.geometry import box
 
 from qpannot.errors import QpannotError
 from qpannot.qupath import Annotation, find_project, open_project
-from qpannot.qupath.qpdata import QpData
+from qpannot.qupath.qpdata.datafile import QpData
 
 
 def main() -> int:

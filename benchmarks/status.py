@@ -25,7 +25,7 @@ from shapely import Polygon
 
 from qpannot.geometry import Mpp, Size
 from qpannot.qupath import Annotation, ImageSource, PathClass, open_project, server
-from qpannot.qupath.qpdata import QpData
+from qpannot.qupath.qpdata.datafile import QpData
 
 CLASSES = [PathClass("Tumor", (200, 0, 0)), PathClass("Stroma", (150, 200, 150)), None]
 TEMPLATES = 20

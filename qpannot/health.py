@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Literal
 
 from qpannot.errors import QpannotError
-from qpannot.qupath import jvm
-from qpannot.qupath.installation import find_installation
+from qpannot.qupath.paquo import jvm
+from qpannot.qupath.paquo.installation import find_installation
 
 LITTLE_DISK_GIB = 5
 Verdict = Literal["ok", "absent", "bad"]

@@ -23,9 +23,9 @@ from qpannot.qupath import (
     TMACore,
     open_project,
 )
-from qpannot.qupath.geojson_read import read_geojson
-from qpannot.qupath.geojson_write import write_geojson
-from qpannot.qupath.validity import MAX_VERTICES
+from qpannot.qupath.geojson.reading import read_geojson
+from qpannot.qupath.geojson.validity import MAX_VERTICES
+from qpannot.qupath.geojson.writing import write_geojson
 
 BOW_TIE = shapely.Polygon([(100, 100), (200, 200), (200, 100), (100, 200)])
 TUMOR = PathClass("Tumor", (200, 0, 0))

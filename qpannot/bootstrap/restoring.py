@@ -10,7 +10,7 @@ from qpannot.bootstrap.states import STATE_KEY, TAG_PREFIX, ImageStatus, mirror,
 from qpannot.errors import FormatError
 from qpannot.qupath import Project, ProjectImage, gson
 from qpannot.qupath.files import ProjectFiles
-from qpannot.qupath.qpdata import QpData
+from qpannot.qupath.qpdata.datafile import QpData
 from qpannot.qupath.snapshots import Snapshot
 
 _HINT = "Choose another one; 'qpannot snapshots' lists them."

@@ -12,7 +12,7 @@ from qpannot.cli.common import SKIPPED, BackendOption, JsonOption, select_images
 
 if TYPE_CHECKING:
     from qpannot.exchange import Exported, Imported
-    from qpannot.qupath.fitting import Remark, RepairedObject, SplitObject
+    from qpannot.qupath.geojson.fitting import Remark, RepairedObject, SplitObject
 
 SHOWN = 20
 """Lines of a kind that are shown on a terminal; ``--json`` has all."""

@@ -29,7 +29,7 @@ def find(json: JsonOption = False) -> None:
     Example: qpannot qupath find
     """
     from qpannot.console import say, show_json, show_next
-    from qpannot.qupath.installation import find_installation
+    from qpannot.qupath.paquo.installation import find_installation
 
     found = find_installation()
     if json:
@@ -69,8 +69,8 @@ def install(
     Example: qpannot qupath install --version 0.6.0
     """
     from qpannot.console import progress, say, show_json
-    from qpannot.qupath.installation import find_installation
-    from qpannot.qupath.installing import DEFAULT_VERSION, default_folder, install
+    from qpannot.qupath.paquo.installation import find_installation
+    from qpannot.qupath.paquo.installing import DEFAULT_VERSION, default_folder, install
 
     version = version or DEFAULT_VERSION
     with progress(f"QuPath {version}", lines=False) as advance:

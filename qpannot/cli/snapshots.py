@@ -167,7 +167,7 @@ def _unread(found: Sequence[tuple[ProjectImage, Sequence[Snapshot]]]) -> list[Ro
 
 def _read(found: Sequence[tuple[ProjectImage, Sequence[Snapshot]]]) -> Iterator[Row]:
     from qpannot.console import progress
-    from qpannot.qupath.qpdata import QpData
+    from qpannot.qupath.qpdata.datafile import QpData
 
     total = sum(len(kept) for _, kept in found)
     done = 0

@@ -9,8 +9,8 @@ from pathlib import Path
 from qpannot.errors import ProjectError, QpannotError
 from qpannot.exchange.naming import name_files
 from qpannot.qupath import Project, ProjectImage
-from qpannot.qupath.fitting import Fitted
-from qpannot.qupath.geojson_write import write_geojson
+from qpannot.qupath.geojson.fitting import Fitted
+from qpannot.qupath.geojson.writing import write_geojson
 
 
 @dataclass(frozen=True)

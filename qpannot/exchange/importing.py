@@ -15,8 +15,15 @@ from qpannot.errors import ProjectError, QpannotError
 from qpannot.exchange.naming import images_of
 from qpannot.geometry import Size
 from qpannot.qupath import Annotation, PathObject, Project, ProjectImage, TMACore
-from qpannot.qupath.fitting import Remark, RepairedObject, SplitObject, differences, fit, label_of
-from qpannot.qupath.geojson_read import read_geojson
+from qpannot.qupath.geojson.fitting import (
+    Remark,
+    RepairedObject,
+    SplitObject,
+    differences,
+    fit,
+    label_of,
+)
+from qpannot.qupath.geojson.reading import read_geojson
 
 TMA_REASON = "is a TMA core, which only QuPath's TMA dearrayer can place"
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Literal
 
 from qpannot.errors import FormatError, ProjectError, UsageError
-from qpannot.qupath import jvm
 from qpannot.qupath.annotation import (
     Annotation,
     Detection,
@@ -22,8 +21,9 @@ from qpannot.qupath.annotation import (
     TMACore,
 )
 from qpannot.qupath.builtin import BuiltinProject
+from qpannot.qupath.paquo import jvm
 from qpannot.qupath.protocol import Fingerprint, ImageChanges, Mode, Project, ProjectImage
-from qpannot.qupath.qpdata import as_stored
+from qpannot.qupath.qpdata.datafile import as_stored
 from qpannot.qupath.server import ImageSource
 
 __all__ = [
@@ -127,6 +127,6 @@ def open_project(path: Path | str, mode: Mode = "r", backend: Backend = "auto") 
 
 def _open_in_qupath(path: Path, mode: Mode) -> Project:
     jvm.start()
-    from qpannot.qupath.paquo_project import PaquoProject
+    from qpannot.qupath.paquo.project import PaquoProject
 
     return PaquoProject(path, mode)

@@ -23,7 +23,7 @@ from qpannot.qupath.project import (
     last_id,
 )
 from qpannot.qupath.protocol import ImageChanges
-from qpannot.qupath.qpdata import QpData
+from qpannot.qupath.qpdata.datafile import QpData
 
 
 class BuiltinProject(StoredProject):

@@ -12,10 +12,10 @@ from uuid import UUID
 from qpannot.errors import FormatError
 from qpannot.qupath import gson
 from qpannot.qupath.annotation import Annotation
-from qpannot.qupath.javastream import parse_start
-from qpannot.qupath.javatypes import JavaObject, UnexpectedError
-from qpannot.qupath.pathobjects import ANNOTATION, TreeObject
-from qpannot.qupath.pathreading import read_objects
+from qpannot.qupath.qpdata.javastream import parse_start
+from qpannot.qupath.qpdata.javatypes import JavaObject, UnexpectedError
+from qpannot.qupath.qpdata.pathobjects import ANNOTATION, TreeObject
+from qpannot.qupath.qpdata.pathreading import read_objects
 
 _FIRST_BYTES: Final = 8 << 10
 _MORE: Final = 4

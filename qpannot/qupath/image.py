@@ -18,8 +18,8 @@ from qpannot.qupath import gson, server
 from qpannot.qupath.annotation import Annotation, PathClass, PathObject, differences, digest
 from qpannot.qupath.files import ProjectFiles
 from qpannot.qupath.protocol import Fingerprint
+from qpannot.qupath.qpdata.storable import ObjectT
 from qpannot.qupath.snapshots import Snapshot
-from qpannot.qupath.storable import ObjectT
 
 WRITTEN_AS = "0.6.0"
 """The version of QuPath whose layout new projects and data files have."""

@@ -19,7 +19,7 @@ from qpannot.qupath import gson, server
 from qpannot.qupath.annotation import Color, PathClass, argb_from_color, color_from_argb
 from qpannot.qupath.files import ProjectFiles, now_ms
 from qpannot.qupath.image import WRITTEN_AS, ImageContents, StoredImage
-from qpannot.qupath.installation import version_tuple
+from qpannot.qupath.paquo.installation import version_tuple
 from qpannot.qupath.protocol import ImageChanges, Mode
 
 _FIRST_WITH_TAGS = (0, 6)

@@ -350,7 +350,7 @@ def test_a_class_without_a_colour_takes_the_projects(project: Project) -> None:
 
 
 def test_a_class_without_colour_in_the_file_stays_so(project: Project) -> None:
-    from qpannot.qupath.qpdata import QpData
+    from qpannot.qupath.qpdata.datafile import QpData
 
     image = project.images[0]
     image.write_annotations(add=[square()])
@@ -390,7 +390,7 @@ def test_a_write_can_insist_on_the_file_that_was_read(project: Project) -> None:
 def test_a_write_that_would_read_back_differently_is_not_made(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from qpannot.qupath.qpdata import QpData
+    from qpannot.qupath.qpdata.datafile import QpData
 
     image = project.images[0]
     image.write_annotations(add=[square()])

@@ -9,8 +9,8 @@ from shapely import LineString, Polygon, box
 
 from qpannot.qupath import Annotation, Detection, ObjectKind, PathClass
 from qpannot.qupath.glancing import Glance, glance_at
-from qpannot.qupath.javastream import parse_start
-from qpannot.qupath.qpdata import QpData
+from qpannot.qupath.qpdata.datafile import QpData
+from qpannot.qupath.qpdata.javastream import parse_start
 
 TUMOR, REGION = PathClass("Tumor", (200, 0, 0)), PathClass("Region*", (0, 0, 180))
 

@@ -1,0 +1,167 @@
+"""The hierarchy of QuPath's objects in a data file, and what they are known by."""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+from uuid import UUID, uuid5
+
+from qpannot.qupath.qpdata.javatypes import Content, JavaObject, UnexpectedError
+from qpannot.qupath.qpdata.objectlayout import class_node_of, layout_of
+from qpannot.qupath.qpdata.pathobjects import TreeObject
+from qpannot.qupath.qpdata.pathreading import class_name_of
+
+ID_NAMESPACE: Final = UUID("6f8d5bb2-6ad4-5a4c-9e9c-7b6bb0f9a6a1")
+"""What the IDs made for objects at the top are made from."""
+
+_KIND_NAMES: Final = {
+    "PathRootObject": "Root objects",
+    "PathAnnotationObject": "Annotations",
+    "TMACoreObject": "TMA cores",
+    "PathDetectionObject": "Detections",
+    "PathCellObject": "Cells",
+    "PathTileObject": "Tiles",
+}
+_ANNOTATION: Final = "PathAnnotationObject"
+_DETECTIONS: Final = {"PathDetectionObject", "PathCellObject", "PathTileObject"}
+
+
+def read_tree(root: JavaObject) -> TreeObject:
+    """Return the hierarchy under the root object.
+
+    Raises
+    ------
+    UnexpectedError
+        If an object is not laid out as QuPath writes it, or occurs twice.
+    """
+    tree = TreeObject(_path_object(root, root), None)
+    seen = {id(root)}
+    pending = [tree]
+    while pending:
+        parent = pending.pop()
+        contents = parent.node.contents
+        count_block = contents[parent.count_at]
+        if not isinstance(count_block, bytes) or len(count_block) != 4:
+            raise UnexpectedError("an object of a newer layout than QuPath 0.7's", parent.node)
+        n_children = struct.unpack(">i", count_block)[0]
+        first = parent.count_at + 1
+        if not 0 <= n_children <= len(contents) - first:
+            raise UnexpectedError(f"an object with {n_children} children", parent.node)
+        for node in contents[first : first + n_children]:
+            child = TreeObject(_path_object(node, parent.node), parent)
+            if id(node) in seen:
+                raise UnexpectedError("an object that occurs twice", parent.node)
+            seen.add(id(node))
+            parent.children.append(child)
+            layout = layout_of(child)
+            if layout is None or not layout.is_childless(child):
+                pending.append(child)
+    return tree
+
+
+def depth_first(tree: TreeObject) -> Iterator[TreeObject]:
+    """Yield all objects below ``tree``, each before its children."""
+    pending = tree.children[::-1]
+    while pending:
+        each = pending.pop()
+        yield each
+        pending.extend(each.children[::-1])
+
+
+def _path_object(node: Content, owner: JavaObject) -> JavaObject:
+    if not isinstance(node, JavaObject):
+        raise UnexpectedError("something else among an object's children", owner)
+    return node
+
+
+def summary_of(tree: TreeObject) -> dict[str, Any]:
+    """Return the counts of objects that QuPath writes to ``summary.json`` ("hierarchy").
+
+    As DefaultProject.HierarchySummary has them: root among the objects, detections with cells and
+    tiles.
+    """
+    kinds = Counter([tree.kind])
+    annotations: Counter[str] = Counter()
+    detections: Counter[str] = Counter()
+    labels: dict[int, str] = {}
+    for each in depth_first(tree):
+        kind = each.kind
+        kinds[kind] += 1
+        if kind == _ANNOTATION or kind in _DETECTIONS:
+            node = class_node_of(each)
+            if id(node) not in labels:
+                labels[id(node)] = class_name_of(node) or "Unclassified"
+            counts = annotations if kind == _ANNOTATION else detections
+            counts[labels[id(node)]] += 1
+    return {
+        "nObjects": kinds.total(),
+        "objectTypeCounts": {
+            _KIND_NAMES.get(kind, f"{kind} objects"): count for kind, count in kinds.items()
+        },
+        "annotationClassificationCounts": dict(annotations),
+        "detectionClassificationCounts": dict(detections),
+    }
+
+
+def assign_ids(tree: TreeObject) -> tuple[dict[UUID, TreeObject], list[TreeObject]]:
+    """Give every annotation, and every object around one, the ID in its metadata, or make one.
+
+    Files of QuPath before 0.4 have no IDs, and copies of an object may share one. An ID made here
+    follows from the object's place in the file, so that the same bytes give the same ID.
+
+    Returns
+    -------
+    tuple
+        The objects by ID in depth-first order, and those whose ID was made.
+    """
+    known: dict[UUID, TreeObject] = {}
+    made: list[TreeObject] = []
+    place: dict[int, int] = {}
+    for each in depth_first(tree):
+        assert each.parent is not None
+        index = place[id(each.parent)] = place.get(id(each.parent), -1) + 1
+        if not each.is_annotation and not each.children:
+            continue
+        own = _stored_id(each)
+        if own is None or own in known:
+            made.append(each)
+            own = uuid5(each.parent.id or ID_NAMESPACE, str(index))
+        while own in known:
+            own = uuid5(own, "again")
+        each.id = own
+        known[own] = each
+    return known, made
+
+
+def assign_other_ids(tree: TreeObject, known: Mapping[UUID, TreeObject]) -> dict[UUID, TreeObject]:
+    """Give all those objects an ID that `assign_ids`, which returned ``known``, gave none.
+
+    Their made IDs are for reading: they are not kept when the places of objects change.
+
+    Returns
+    -------
+    dict
+        All objects by ID in depth-first order.
+    """
+    everything: dict[UUID, TreeObject] = {}
+    place: dict[int, int] = {}
+    for each in depth_first(tree):
+        assert each.parent is not None
+        index = place[id(each.parent)] = place.get(id(each.parent), -1) + 1
+        own = each.id
+        if own is None or known.get(own) is not each:
+            own = _stored_id(each) or uuid5(each.parent.id or ID_NAMESPACE, str(index))
+            while own in known or own in everything:
+                own = uuid5(own, "again")
+            each.id = own
+        everything[own] = each
+    return everything
+
+
+def _stored_id(each: TreeObject) -> UUID | None:
+    try:
+        return UUID(each.stored_id or "")
+    except ValueError:
+        return None
