@@ -29,9 +29,9 @@ from qpannot.bootstrap.states import (
     status_of,
     survey,
 )
-from qpannot.errors import LockedError, QpannotError, SlideError
+from qpannot.errors import LockedError, ProjectError, QpannotError, SlideError
 from qpannot.geometry import Mpp
-from qpannot.linking import open_image, remember_slides
+from qpannot.linking import check_is_slide, known_slides, open_image, remember_slides
 from qpannot.qupath import Annotation, PathClass, Project, ProjectImage
 from qpannot.qupath.locking import ProjectLock
 from qpannot.recipe import Recipe
@@ -139,6 +139,13 @@ def bootstrap(
     try:
         ledger.house.mkdir(exist_ok=True)
         lock.acquire(0)
+    except OSError as error:
+        raise ProjectError(
+            project.folder,
+            f"the project folder cannot be written ({error.strerror or error}).",
+            hint="Check its permissions and free space, or copy the project to a folder of your "
+            "own.",
+        ) from error
     except LockedError as error:
         raise LockedError(
             project.path,
@@ -205,6 +212,7 @@ class _FirstRound:
     ) -> None:
         path_class = _ensure_class(self.project, self.recipe)
         self._save_round({})
+        known = known_slides(self.project)
         mirrored = time.monotonic()
         failed: dict[str, str] = {}
         opened: list[ProjectImage] = []
@@ -213,6 +221,7 @@ class _FirstRound:
                 each(image, done, len(targets))
                 opened.append(image)
                 try:
+                    check_is_slide(image, known.get(image.id))
                     self._propose(image, path_class, outcome)
                 except QpannotError as error:
                     outcome.failed.append((image, error))

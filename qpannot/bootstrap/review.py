@@ -47,9 +47,11 @@ def say(
         raise UsageError(f"{unreadable[0].image.name}: {unreadable[0].error}")
     empty = [status.image.name for status in before if not status.annotations]
     if empty and not allow_empty:
+        shown = ", ".join(empty[:5]) + (f" and {len(empty) - 5} more" if empty[5:] else "")
         raise UsageError(
-            f"No annotations on {', '.join(empty)}; nothing was recorded.",
-            hint="If there is truly nothing to annotate there, say so with --empty.",
+            f"No annotations on {shown}; nothing was recorded.",
+            hint="Name only slides that have some. Where a person looked and there truly is "
+            "nothing to annotate, say so of that slide with --empty.",
         )
     early = [
         status.image.name
@@ -63,9 +65,16 @@ def say(
             "--second-reader marks slides reviewed.",
         )
     for status in before:
-        if status.state is not State.APPROVED or state is State.APPROVED:
+        word = ledger.image(status.image.id, status.image.name).word
+        again = word and (word.state, word.by, word.data) == (state, by, _data_of(status.image))
+        if not again and (status.state is not State.APPROVED or state is State.APPROVED):
             record_word(ledger, status.image, state.value, by=by)
     return _mirrored(project, ledger, images)
+
+
+def _data_of(image: ProjectImage) -> tuple[int, int]:
+    fingerprint = image.fingerprint()
+    return fingerprint.size, fingerprint.mtime_ns
 
 
 def take_back(

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from shapely import make_valid
+from shapely.geometry.base import BaseGeometry
+
 from qpannot.bootstrap.ledger import ImageRecord, Ledger, Seen, Word, now
 from qpannot.bootstrap.proposals import is_proposal, is_untouched
 from qpannot.errors import QpannotError
@@ -219,7 +222,7 @@ def look(image: ProjectImage, record: ImageRecord) -> Seen:
 
 def is_drawn_area(annotation: Annotation) -> bool:
     """Tell whether a person outlined an area here: no line, point or class such as ``Region*``."""
-    if is_proposal(annotation) or annotation.geometry.area == 0:
+    if is_proposal(annotation) or not _has_area(annotation.geometry):
         return False
     return counts_as_area(annotation.class_name)
 
@@ -227,6 +230,15 @@ def is_drawn_area(annotation: Annotation) -> bool:
 def counts_as_area(class_name: str | None) -> bool:
     """Tell whether what has this class is an area to learn from: QuPath's ``Region*`` is none."""
     return class_name is None or not class_name.endswith("*")
+
+
+def _has_area(geometry: BaseGeometry) -> bool:
+    # the two halves of a bow tie, as people draw them, have areas that cancel each other
+    return bool(geometry.area) or (
+        geometry.geom_type in ("Polygon", "MultiPolygon")
+        and not geometry.is_valid
+        and bool(make_valid(geometry).area)
+    )
 
 
 def _said(image: ProjectImage, record: ImageRecord) -> State | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -139,7 +140,8 @@ def import_geojson(
     has with other values is not overwritten but named, and the exit code is 3. Broken
     outlines are repaired and shown with their areas; a feature that cannot be understood is left
     out and named, and the others are imported. Each image is saved in one step, with a snapshot
-    of what was there.
+    of what was there. Annotations that are imported count as drawn by a person; say
+    'qpannot approve IMAGE --take-back' of slides where they wait for one.
 
     Examples:
 
@@ -205,12 +207,21 @@ def _show_imported(each: Imported, *, would: str) -> None:
     )
     if each.warning:
         console.print(f"[bold yellow]Warning[/] {escape(name)}: {escape(each.warning)}")
+        if each.added and not would:
+            show_next([f"undo it: qpannot snapshots PROJECT --image {shlex.quote(name)}"])
     replaced = f", {len(each.replaced)} {would}replaced" if each.replaced else ""
     conflicts = f", {len(each.conflicts)} left as they are" if each.conflicts else ""
     say(
         f"  {name}: {len(each.added)} {would}added{replaced}, {each.unchanged} there already"
         f"{conflicts}"
     )
+    if each.added and not would:
+        show_next(
+            [
+                "imported annotations count as a person's work; where they are a program's, make "
+                f"the slide wait for a person: qpannot approve {shlex.quote(name)} --take-back"
+            ]
+        )
     if each.conflicts:
         show_next(["to take the file's version of annotations, run it again with --replace"])
 

@@ -272,7 +272,7 @@ def approve(
 
       qpannot approve case-1.svs case-2.svs --project study
 
-      qpannot approve study 'case-*' --second-reader --by AB
+      qpannot approve 'case-*' --project study --second-reader --by AB
     """
     from qpannot.bootstrap.review import say as say_of
     from qpannot.bootstrap.review import take_back as take_back_of

@@ -150,7 +150,9 @@ def relink(
     with open_project(project, "r" if dry_run else "r+") as opened, progress("Relinking") as each:
         if images:
             chosen = select_images(opened, images)
-            results = linking.link_to(opened, chosen, places[0], dry_run=dry_run)
+            results = linking.link_to(
+                opened, chosen, places[0], unverified=unverified, dry_run=dry_run
+            )
         elif old and new:
             change = PlaceChange.of(old, new)
             results = linking.rename_places(

@@ -86,4 +86,4 @@ def install(
         return
     say(f"QuPath {made.version} is at {made.folder}")
     if not is_used:
-        say(f"To use it, set PAQUO_QUPATH_DIR={made.folder}")
+        say(f"To use it, set PAQUO_QUPATH_DIR={made.folder.absolute()}")

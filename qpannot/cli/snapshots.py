@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -154,7 +155,9 @@ def _list(
         if unread:
             show_next([f"see what they hold: qpannot snapshots {path} --image NAME"])
         if rows:
-            show_next([f"put one back: qpannot snapshots {path} --image NAME --restore NUMBER"])
+            named = shlex.quote(str(path))
+            of = f"--file {next(iter(files))}" if len(files) == 1 else "--image NAME"
+            show_next([f"put one back: qpannot snapshots {named} {of} --restore NUMBER"])
     if problem:
         show_error(problem)
     if problem or any(row.error for row in rows):

@@ -27,6 +27,11 @@ from qpannot.qupath.geojson.reading import read_geojson
 
 TMA_REASON = "is a TMA core, which only QuPath's TMA dearrayer can place"
 
+OUTSIDE = (
+    "They are of another image or resolution, or shifted: QuPath crops slides to the bounds that "
+    "the scanner gives, and other tools count from the corner of the whole slide."
+)
+
 
 @dataclass(frozen=True)
 class Conflict:
@@ -90,9 +95,10 @@ class ImportResult:
 
     @property
     def is_complete(self) -> bool:
-        """Whether all that the files hold is in the project now."""
+        """Whether all that the files hold is in the project now, where it belongs."""
         return not self.failed and not any(
-            image.conflicts or image.left_out for image in self.images
+            image.conflicts or image.left_out or (image.warning and image.added)
+            for image in self.images
         )
 
 
@@ -215,9 +221,7 @@ def _import(plan: Imported, objects: Sequence[PathObject], *, replace: bool, dry
     if plan.outside * 2 > len(objects):
         plan.warning = (
             f"{plan.outside} of {len(objects)} objects lie outside the image "
-            f"({image.server.size}). They are of another image or resolution, or shifted: "
-            "QuPath crops slides to the bounds that the scanner gives, and other tools count "
-            "from the corner of the whole slide."
+            f"({image.server.size}). {OUTSIDE}"
         )
     if not dry_run and (plan.added or pairs):
         image.write_annotations(add=plan.added, replace=pairs, unless_changed_since=before)

@@ -4,9 +4,9 @@ The one place where the rooms ``qupath`` and ``slide`` meet.
 """
 
 from qpannot.linking.adding import AddedSlides, add_slides, describe_slide, find_slides
-from qpannot.linking.known import remember_slides
+from qpannot.linking.known import known_slides, remember_slides
 from qpannot.linking.opening import THUMBNAIL, open_image
-from qpannot.linking.recognising import Evidence
+from qpannot.linking.recognising import Evidence, check_is_slide
 from qpannot.linking.relinking import Relinked, link_to, relink, rename_places
 
 __all__ = [
@@ -15,8 +15,10 @@ __all__ = [
     "Evidence",
     "Relinked",
     "add_slides",
+    "check_is_slide",
     "describe_slide",
     "find_slides",
+    "known_slides",
     "link_to",
     "open_image",
     "relink",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from qpannot.errors import MissingSlideError, SlideError
@@ -61,8 +62,8 @@ def open_image(image: ProjectImage, *, fallback_mpp: Mpp | None = None) -> Slide
         raise SlideError(
             image.name,
             f"{path} is {error.size}, but the project says {info.file_size}.",
-            hint="It is another file, or another image of it. Relink the entry to the right one: "
-            "qpannot relink PROJECT FOLDER",
+            hint="It is another file, or another image of it. Point the entry to the right one: "
+            f"qpannot relink PROJECT --image {shlex.quote(image.name)} FILE",
         ) from None
     return _with_resolution(slide, path, info, crop, fallback_mpp)
 

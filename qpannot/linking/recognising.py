@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -14,6 +15,7 @@ from qpannot.errors import SlideError
 from qpannot.geometry import Size
 from qpannot.linking.opening import WrongSizeError, open_as
 from qpannot.qupath import ProjectImage
+from qpannot.qupath.server import is_there
 from qpannot.slide.fingerprint import SlideFingerprint, fingerprint_slide
 
 GRID_PX = 64
@@ -88,6 +90,28 @@ def recognise(path: Path, image: ProjectImage, known: SlideFingerprint | None) -
         return Judgement(Evidence.ALIKE, "the same picture")
     nothing = f"{path} has the right size, and there is no picture to compare"
     return Judgement(Evidence.FITS, nothing)
+
+
+def check_is_slide(image: ProjectImage, known: SlideFingerprint | None) -> None:
+    """Refuse the file an entry points to where it plainly is another slide.
+
+    A slide that was replaced by one of the same name and size would get the other's annotations.
+
+    Raises
+    ------
+    SlideError
+        When its picture is not the project's thumbnail, and its bytes are not known either.
+    """
+    if not is_there(image.path):
+        return  # whoever opens it says so
+    assert image.path is not None
+    if recognise(image.path, image, known).evidence is Evidence.UNLIKE:
+        raise SlideError(
+            image.name,
+            f"the file at {image.path} shows another slide than the project's thumbnail.",
+            hint="Put the right file there, or point the image to it: "
+            f"qpannot relink PROJECT --image {shlex.quote(image.name)} FILE",
+        )
 
 
 def _is_alike(path: Path, image: ProjectImage) -> bool | None:

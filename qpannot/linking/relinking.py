@@ -289,17 +289,28 @@ def _follow(
 
 
 def link_to(
-    project: Project, images: Sequence[ProjectImage], path: Path, *, dry_run: bool = False
+    project: Project,
+    images: Sequence[ProjectImage],
+    path: Path,
+    *,
+    unverified: bool = False,
+    dry_run: bool = False,
 ) -> list[Relinked]:
     """Point images to the file that a person says is theirs, missing or not.
 
-    Their picture and fingerprint may be others, which the result says; their size may not, since
-    annotations would not lie where they were drawn.
+    Their fingerprint may be another, which the result says; their picture only if that is asked
+    for, and their size never, since annotations would not lie where they were drawn.
+
+    Parameters
+    ----------
+    unverified
+        Take the file though it shows another picture than the project's thumbnail.
 
     Raises
     ------
     UsageError
-        When the file cannot be read, its size is another, or the images are of several slides.
+        When the file cannot be read, its size or its picture is another, or the images are of
+        several slides.
     """
     uris = {image.server.uris for image in images}
     if len(uris) != 1 or len(images[0].server.uris) != 1:
@@ -316,6 +327,11 @@ def link_to(
         if judgement.evidence is Evidence.OTHER:
             raise UsageError(
                 f"{image.name}: {judgement.why}.", hint="Nothing was changed. Give another file."
+            )
+        if judgement.evidence is Evidence.UNLIKE and not unverified:
+            raise UsageError(
+                f"{image.name}: {judgement.why}; nothing was changed.",
+                hint="Give another file, or say --unverified if it is the slide all the same.",
             )
         results.append(Relinked(image, path, judgement.why, judgement.evidence, ((uri, new),)))
     if not dry_run:

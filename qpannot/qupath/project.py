@@ -315,7 +315,8 @@ def _parse_project(path: Path, data: bytes) -> Json:
         raise FormatError(
             path,
             f"not a QuPath project: {error}",
-            hint=f"QuPath keeps the last good one as {path.name}.backup.",
+            hint=f"QuPath keeps the last good one as {path.name}.backup, and "
+            f"'qpannot snapshots {path.parent} --file project' lists what qpannot kept.",
         ) from error
     if not isinstance(document, dict) or not isinstance(document.get("images", []), list):
         raise FormatError(path, "not a QuPath project: it has no list of images.")

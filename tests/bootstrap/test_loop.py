@@ -55,6 +55,25 @@ def test_round_one_outlines_the_tissue_of_every_slide_that_has_some(project: Pro
     assert outcome.proposed[0].area_mm2 == pytest.approx(mm2)
 
 
+def test_another_slide_under_the_same_name_is_not_proposed_for(
+    project: Project, make_slide: Callable[..., Path]
+) -> None:
+    assert project.images[0].path is not None
+    make_slide(project.images[0].path, tissue=False)
+    outcome = bootstrap(project, RECIPE)
+    ((image, error),) = outcome.failed
+    assert image.name == "one.svs" and "another slide" in error.message
+    assert [proposed.name for proposed in outcome.proposed] == ["two.svs"]
+    assert project.images[0].annotations() == ()
+
+
+def test_an_outline_that_crosses_itself_is_an_area_all_the_same(project: Project) -> None:
+    bow_tie = shapely.Polygon([(10, 10), (400, 400), (400, 10), (10, 400)])
+    assert bow_tie.area == 0
+    project.images[0].write_annotations(add=[Annotation(bow_tie)])
+    assert states(project)[0] is State.REVIEWED
+
+
 def test_a_proposal_carries_its_origin(project: Project) -> None:
     bootstrap(project, RECIPE)
     (proposal,) = project.images[0].annotations()

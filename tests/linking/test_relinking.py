@@ -353,7 +353,11 @@ def test_a_person_decides_which_file_it_is(
     batches: Project, make_case: Callable[..., Path], tmp_path: Path
 ) -> None:
     chosen = make_case(tmp_path / "chosen.svs", 7)
-    (result,) = link_to(batches, batches.images[:1], chosen)
+    before = places(batches)
+    with pytest.raises(UsageError, match=r"another picture.*nothing was changed"):
+        link_to(batches, batches.images[:1], chosen)
+    assert places(batches) == before
+    (result,) = link_to(batches, batches.images[:1], chosen, unverified=True)
     assert (result.found, result.evidence) == (chosen, Evidence.UNLIKE)
     assert "another picture" in result.why
     assert places(batches)[0] == chosen
