@@ -329,3 +329,15 @@ def test_a_place_that_cannot_be_written_ends_in_an_error(project: Project, tmp_p
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(ProjectError, match="cannot be made"):
         export_geojson(project, tmp_path / "file" / "out")
+
+
+def test_two_versions_in_two_files_are_not_both_taken(project: Project, tmp_path: Path) -> None:
+    image = project.images[0]
+    image.write_annotations(add=[Annotation(shapely.box(10, 10, 90, 90), TUMOR, name="mine")])
+    (known,) = image.annotations()
+    files = [tmp_path / "a.geojson", tmp_path / "b.geojson"]
+    for file in files:
+        write_geojson(file, [known.with_changes(name=file.stem)])
+    (first,) = import_geojson(project, files, image=image, replace=True).images
+    assert [new.name for new in first.replaced] == ["a"]
+    assert [conflict.id for conflict in first.conflicts] == [known.id]

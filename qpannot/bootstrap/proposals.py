@@ -82,13 +82,13 @@ def is_proposal(annotation: Annotation) -> bool:
 
 
 def is_pristine(annotation: Annotation) -> bool:
-    """Tell whether nothing at all of a person is in this proposal: no name, note or colour.
+    """Tell whether nothing of a person is in this proposal: no name, note, colour, measurement.
 
     Only such a proposal may be replaced by another. Whether it is locked is for the caller to
     compare with how it was made.
     """
     ours = {ROUND, METHOD, MODEL, SCORE, FINGERPRINT}
-    nothing_added = not annotation.name and annotation.color is None
+    nothing_added = not (annotation.name or annotation.color or annotation.measurements)
     return is_untouched(annotation) and nothing_added and set(annotation.metadata) <= ours
 
 

@@ -212,6 +212,8 @@ def _import(plan: Imported, objects: Sequence[PathObject], *, replace: bool, dry
             new = each.with_changes(parent_id=old.parent_id)
             pairs.append((old, new))
             plan.replaced.append(new)
+            known[each.id] = each
+            del as_read[each.id]  # another version in another file is a conflict with this one
         else:
             shown = there or old
             assert shown is not None

@@ -288,13 +288,19 @@ class ProjectFiles:
             hint=_CLOSE_HINT,
         )
 
-    def restore(self, snapshot: Snapshot, *, backup: Path | None = None) -> bytes | None:
+    def restore(
+        self,
+        snapshot: Snapshot,
+        *,
+        backup: Path | None = None,
+        is_whole: Callable[[bytes], bool] = lambda data: True,
+    ) -> bytes | None:
         """Put a file back as it was; what is there now, damaged or not, becomes a snapshot.
 
         Parameters
         ----------
-        backup
-            As for ``edit``.
+        backup, is_whole
+            As for ``edit``: a save of QuPath's that is under way is waited for, and kept.
 
         Returns
         -------
@@ -307,7 +313,7 @@ class ProjectFiles:
             When the snapshot was damaged after it was taken.
         """
         data = snapshot.read()
-        return self.edit(snapshot.of, lambda _: data, backup=backup)
+        return self.edit(snapshot.of, lambda _: data, backup=backup, is_whole=is_whole)
 
     def snapshots(self, path: Path) -> list[Snapshot]:
         """Return the snapshots of a file of the project, oldest first."""

@@ -323,7 +323,8 @@ class StoredImage:
             )
         data = self.project.parse_data(snapshot.read(), source=snapshot.path)
         annotations = data.annotations()
-        if self.project.files.restore(snapshot, backup=self.backup_path) is not None:
+        restored = self.project.files.restore(snapshot, backup=self.backup_path, is_whole=_is_whole)
+        if restored is not None:
             self._write_summary(data)
         return annotations
 
