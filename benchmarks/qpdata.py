@@ -89,7 +89,8 @@ def builtin_write(path: Path, outlines: list[shapely.Polygon]) -> int:
     tumor = PathClass("Tumor", (200, 0, 0))
     with open_project(path, "r+", backend="builtin") as project:
         added = [Annotation(outline, tumor) for outline in outlines]
-        return len(project.images[0].write_annotations(add=added))
+        project.images[0].write_annotations(add=added)
+        return project.images[0].count_annotations()
 
 
 def builtin_read(path: Path, outlines: list[shapely.Polygon]) -> int:
@@ -103,7 +104,8 @@ def builtin_add_one(path: Path, outlines: list[shapely.Polygon]) -> int:
     from qpannot.qupath import Annotation, open_project
 
     with open_project(path, "r+", backend="builtin") as project:
-        return len(project.images[0].write_annotations(add=[Annotation(outlines[0])])) - 1
+        project.images[0].write_annotations(add=[Annotation(outlines[0])])
+        return project.images[0].count_annotations() - 1
 
 
 def paquo_write(path: Path, outlines: list[shapely.Polygon]) -> int:
@@ -173,7 +175,10 @@ def run_job(job: str, path: Path, outlines_file: Path) -> Figures:
 def measure(job: str, path: Path, outlines_file: Path) -> Figures:
     """Do one job in a process of its own."""
     command = [sys.executable, __file__, "--job", job, str(path), str(outlines_file)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    # our modules compiled once, as pip does with those that it installs
+    compiled = {"PYTHONPYCACHEPREFIX": str(outlines_file.parent / "compiled")}
+    environment = os.environ | compiled | {"PYTHONDONTWRITEBYTECODE": ""}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         raise SystemExit(f"{job} failed:\n{done.stderr[-2000:]}")
     figures: Figures = json.loads(done.stdout.splitlines()[-1])

@@ -6,7 +6,8 @@ They know nothing of Java, of files, or of which backend read them.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import struct
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Self
@@ -209,28 +210,37 @@ def differences(one: PathObject, other: PathObject) -> tuple[str, ...]:
     return tuple(different)
 
 
-def digest(value: PathObject) -> int:
+def digest(
+    *,
+    kind: ObjectKind,
+    region: Hashable,
+    nucleus: Hashable,
+    path_class: PathClass | None,
+    name: str | None,
+    locked: bool,
+    color: Color | None,
+    plane: Plane,
+    measurements: Mapping[str, float],
+    metadata: Mapping[str, str],
+) -> int:
     """Return a number that two objects share, in one process, if nothing differs between them.
 
-    All that `differences` compares, and what kind of object it is.
+    That is all that `differences` compares but the ID, what kind of object it is, and a cell's
+    nucleus. The regions are what stands for them, bytes rather than numbers: Python's hashes of
+    -1 and -2 are the same.
     """
-    path_class = value.path_class
-    nucleus = value.nucleus if isinstance(value, Detection) else None
+    numbers = [math.nan if math.isnan(each) else each for each in measurements.values()]
     return hash(
         (
-            value.kind,
-            value.geometry.wkb,
-            nucleus and nucleus.wkb,
+            kind,
+            region,
+            nucleus,
             path_class and (path_class.name, path_class.color),
-            value.name,
-            value.locked,
-            value.color,
-            value.plane,
-            value.id,
-            frozenset(value.metadata.items()),
-            tuple(
-                (key, None if math.isnan(number) else number)
-                for key, number in value.measurements.items()
-            ),
+            name,
+            locked,
+            color,
+            struct.pack("3i", plane.c, plane.z, plane.t),
+            (*measurements, struct.pack(f"{len(numbers)}d", *numbers)) if numbers else None,
+            frozenset(metadata.items()),
         )
     )

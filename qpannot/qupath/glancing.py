@@ -92,7 +92,7 @@ def _annotations_in(start: bytes) -> tuple[Annotation, ...]:
         ]
         leaves = [each for each in whole if each.node.contents[each.count_at] == _NO_CHILDREN]
         for each in leaves:
-            each.id, each.parent = _ANY_ID, each
+            each.id, each.parent = _ANY_ID.int, each
         values = read_objects(leaves)
     except (UnexpectedError, FormatError):
         return ()  # who reads the whole file says what is wrong with it

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
-from operator import methodcaller
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -15,9 +14,10 @@ from uuid import UUID
 
 from qpannot.errors import ConcurrentChangeError, FormatError, ProjectError
 from qpannot.qupath import gson, server
-from qpannot.qupath.annotation import Annotation, PathClass, PathObject, differences, digest
+from qpannot.qupath.annotation import Annotation, PathClass, PathObject, differences
 from qpannot.qupath.files import ProjectFiles
 from qpannot.qupath.protocol import Fingerprint
+from qpannot.qupath.qpdata.javastream import collector_paused
 from qpannot.qupath.qpdata.storable import ObjectT
 from qpannot.qupath.snapshots import Snapshot
 
@@ -41,14 +41,17 @@ class ImageContents(Protocol):
     def all_as_stored(self, values: Sequence[ObjectT]) -> list[ObjectT]:
         """Return what a read-back gives after ``values`` were written to this file."""
 
-    def add(self, values: Iterable[ObjectT]) -> list[ObjectT]:
-        """Append objects to the hierarchy; return what a read-back gives for them."""
+    def digests(self, *, only_annotations: bool) -> dict[int, int]:
+        """Return a number per object, by `UUID.int`, another where anything of it differs."""
+
+    def add(self, values: Iterable[PathObject]) -> dict[int, int]:
+        """Append objects to the hierarchy; return the digests that a read-back must give."""
 
     def remove(self, ids: Iterable[UUID]) -> None:
         """Take annotations out; what lies in them moves up."""
 
-    def replace(self, annotation: Annotation) -> Annotation:
-        """Change the annotation of this ID to these values; return what a read-back gives."""
+    def replace(self, annotation: Annotation) -> int:
+        """Change the annotation of this ID; return the digest that a read-back must give."""
 
     def summary(self) -> dict[str, Any]:
         """Return the counts of objects for ``summary.json``."""
@@ -199,7 +202,7 @@ class StoredImage:
         self,
         make: Callable[[ImageContents | None], ImageContents | None],
         check: Callable[[ImageContents], None] = lambda _: None,
-    ) -> ImageContents | None:
+    ) -> None:
         """Replace the data file by what ``make`` returns for what is there.
 
         ``make`` returns ``None`` to leave the file alone; ``check`` is shown what the new bytes
@@ -208,6 +211,7 @@ class StoredImage:
         self.project.check_writable()
         written: list[ImageContents] = []
 
+        @collector_paused()
         def change(old: bytes | None) -> bytes | None:
             made = make(
                 None if old is None else self.project.parse_data(old, source=self.data_path)
@@ -223,10 +227,8 @@ class StoredImage:
         edited = self.project.files.edit(
             self.data_path, change, backup=self.backup_path, is_whole=_is_whole
         )
-        if edited is None:
-            return None
-        self._write_summary(written[0])
-        return written[0]
+        if edited is not None:
+            self._write_summary(written[0])
 
     def _write_summary(self, data: ImageContents) -> None:
         size = self.server.size
@@ -257,15 +259,14 @@ class StoredImage:
         replace: Sequence[tuple[Annotation, Annotation]] = (),
         remove: Sequence[Annotation] = (),
         unless_changed_since: Fingerprint | None = None,
-    ) -> tuple[Annotation, ...]:
+    ) -> None:
         """Change annotations safely, in one step, leaving all others as they are."""
-        expected: dict[UUID, int] = {}  # digests: the outlines of 100,000 objects are half a GB
+        expected: dict[int, int] = {}  # digests: the outlines of 100,000 objects are half a GB
         edited: list[ImageContents] = []
         added = self._with_class_colors(add)
         replaced = self._with_class_colors([new for _, new in replace])
         # annotations are a few, detections may be a million: read those only where they matter
         only_annotations = all(isinstance(each, Annotation) for each in add)
-        values_of = methodcaller("annotations" if only_annotations else "objects")
 
         def make(data: ImageContents | None) -> ImageContents | None:
             if unless_changed_since not in (None, self.fingerprint()):
@@ -278,35 +279,34 @@ class StoredImage:
                 qupath_version=self.project.version or WRITTEN_AS,
                 server_json=gson.dumps(self.entry.get("serverBuilder"), pretty=False),
             )
-            found = {value.id: value for value in values_of(data)}
-            for known in (*(old for old, _ in replace), *remove):
-                self._check_unchanged(known, found.get(known.id))
-            new = [annotation for annotation in added if annotation.id not in found]
-            again = [annotation for annotation in added if annotation.id in found]
-            for annotation in data.all_as_stored(again):
-                self._check_unchanged(annotation, found[annotation.id])
+            digests = data.digests(only_annotations=only_annotations)
+            new = [each for each in added if each.id.int not in digests]
+            again = [each for each in added if each.id.int in digests]
+            if replace or remove or again:
+                found = data.annotations() if only_annotations else data.objects()
+                values = {value.id: value for value in found}
+                known = (*(old for old, _ in replace), *remove, *data.all_as_stored(again))
+                for each in known:
+                    self._check_unchanged(each, values.get(each.id))
+                del found, values
             if not new and not replace and not remove:
                 return None
-            unchanged = {key: digest(value) for key, value in found.items()}
-            found.clear()
             data.remove([annotation.id for annotation in remove])
-            stored: list[PathObject] = [data.replace(annotation) for annotation in replaced]
-            stored += data.add(new)
+            for annotation in remove:
+                digests.pop(annotation.id.int, None)
+            digests |= {annotation.id.int: data.replace(annotation) for annotation in replaced}
+            digests |= data.add(new)
             edited[:] = [data]
             expected.clear()
-            expected.update(unchanged)
-            for annotation in remove:
-                del expected[annotation.id]
-            expected.update({each.id: digest(each) for each in stored})
+            expected.update(digests)
             return data
 
         def check(data: ImageContents) -> None:
             others_are_there = edited.pop().is_same(data)
-            back = {value.id: digest(value) for value in values_of(data)}
+            back = data.digests(only_annotations=only_annotations)
             self._check_readback(back, expected, others_are_there)
 
-        written = self.write_data(make, check)
-        return self.annotations() if written is None else written.annotations()
+        self.write_data(make, check)
 
     def snapshots(self) -> tuple[Snapshot, ...]:
         """Return what was kept of the image's data before each write, oldest first."""
@@ -356,12 +356,12 @@ class StoredImage:
 
     def _check_readback(
         self,
-        back: Mapping[UUID, int],
-        expected: Mapping[UUID, int],
+        back: Mapping[int, int],
+        expected: Mapping[int, int],
         others_are_there: bool,
     ) -> None:
-        wrong = {key for key, _ in expected.items() ^ back.items()}
-        if wrong or not others_are_there:
+        if back != expected or not others_are_there:
+            wrong = {key for key, _ in expected.items() ^ back.items()}
             raise ProjectError(
                 self.data_path,
                 f"{len(wrong) or 'other'} objects would read back differently; nothing changed.",

@@ -127,11 +127,14 @@ class ProjectImage(Protocol):
         replace: Sequence[tuple[Annotation, Annotation]] = (),
         remove: Sequence[Annotation] = (),
         unless_changed_since: Fingerprint | None = None,
-    ) -> tuple[Annotation, ...]:
+    ) -> None:
         """Change annotations safely, in one step, leaving all others as they are.
 
         The change is applied to what is on disk at that moment, by object ID, so that what
-        QuPath saved since we read is kept.
+        QuPath saved since we read is kept. The new file is read back before it replaces the old
+        one: each object must be as it was, or was to be, and all else as well.
+
+        Nothing is returned: ask `annotations` for what is there afterwards.
 
         Parameters
         ----------
@@ -144,11 +147,6 @@ class ProjectImage(Protocol):
             Annotations as they were read. Their children move up to their parents.
         unless_changed_since
             Refuse to write when the data file is no longer the one this was taken of.
-
-        Returns
-        -------
-        tuple of Annotation
-            Every annotation of the image afterwards, as read back from the new file.
 
         Raises
         ------

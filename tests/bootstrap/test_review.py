@@ -57,6 +57,13 @@ def test_what_was_said_can_be_taken_back(project: Project) -> None:
     assert project.images[0].metadata[STATE_KEY] == "proposed"
 
 
+def test_a_word_said_twice_is_taken_back_at_once(project: Project) -> None:
+    say(project, project.images[:1], State.REVIEWED, by="AB")
+    say(project, project.images[:1], State.REVIEWED, by="AB")
+    (status,) = take_back(project, project.images[:1])
+    assert status.state is State.PROPOSED
+
+
 def test_taking_back_undoes_one_word_at_a_time(project: Project) -> None:
     say(project, project.images[:1], State.REVIEWED, by="AB")
     say(project, project.images[:1], State.APPROVED, by="CD")
@@ -72,7 +79,8 @@ def test_a_correction_can_be_called_unfinished_until_it_is_saved_again(project: 
     image = project.images[0]
     (proposal,) = image.annotations()
     half = proposal.with_changes(geometry=proposal.geometry.buffer(-20))
-    (half,) = image.write_annotations(replace=[(proposal, half)])
+    image.write_annotations(replace=[(proposal, half)])
+    (half,) = image.annotations()
     assert survey(project, Ledger.of(project))[0].state is State.REVIEWED
     (status,) = take_back(project, project.images[:1])
     assert status.state is State.PROPOSED and "taken back" in status.reason

@@ -23,7 +23,8 @@ def study(project_folder: Path) -> Path:
     with open_project(project_folder, "r+") as project:
         image = project.images[0]
         added = [square(0, "Stroma"), square(100, "Tumor")]
-        stroma, tumor = image.write_annotations(add=added)
+        image.write_annotations(add=added)
+        stroma, tumor = image.annotations()
         image.write_annotations(add=[square(200, "Tumor")])
         image.write_annotations(remove=[stroma], replace=[(tumor, tumor.with_changes(name="x"))])
     return project_folder

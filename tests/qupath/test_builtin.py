@@ -5,6 +5,7 @@ import math
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -19,6 +20,11 @@ from qpannot.errors import (
 )
 from qpannot.geometry import Mpp, Size
 from qpannot.qupath import Annotation, ImageChanges, PathClass, Project, open_project
+from qpannot.qupath.qpdata.datafile import QpData
+from qpannot.qupath.qpdata.javatypes import JavaString
+from qpannot.qupath.qpdata.measurements import NumbersLayout
+from qpannot.qupath.qpdata.pathwriting import ObjectWriter
+from qpannot.qupath.qpdata.roinodes import RegionLayout
 
 TUMOR = PathClass("Tumor", (200, 0, 0))
 FilesBelow = Callable[[Path], dict[str, tuple[int, bytes]]]
@@ -83,8 +89,10 @@ def test_adding_and_removing_again_gives_the_same_objects(sample: Path) -> None:
         image = project.images[0]
         before = image.annotations()
         added = square()
-        assert len(image.write_annotations(add=[added])) == len(before) + 1
-        after = image.write_annotations(remove=[a for a in image.annotations() if a.id == added.id])
+        image.write_annotations(add=[added])
+        assert len(image.annotations()) == len(before) + 1
+        image.write_annotations(remove=[a for a in image.annotations() if a.id == added.id])
+        after = image.annotations()
     assert [a.id for a in after] == [a.id for a in before]
     assert [a.geometry for a in after] == [a.geometry for a in before]
 
@@ -123,7 +131,8 @@ def test_replacing_keeps_the_id_and_every_other_object(project: Project) -> None
     image.write_annotations(add=[one, two])
     stored = image.annotations()[0]
     moved = stored.with_changes(geometry=shapely.box(1, 2, 3, 4), name="moved")
-    after = image.write_annotations(replace=[(stored, moved)])
+    image.write_annotations(replace=[(stored, moved)])
+    after = image.annotations()
     assert [a.id for a in after] == [one.id, two.id]
     assert after[0].name == "moved" and shapely.equals(after[0].geometry, moved.geometry)
     assert shapely.equals(after[1].geometry, two.geometry)
@@ -163,7 +172,8 @@ def test_adding_twice_adds_once(project: Project) -> None:
     annotation = square()
     image.write_annotations(add=[annotation])
     before = image.fingerprint()
-    assert len(image.write_annotations(add=[annotation])) == 1
+    image.write_annotations(add=[annotation])
+    assert len(image.annotations()) == 1
     assert image.fingerprint() == before
 
 
@@ -337,21 +347,19 @@ def test_a_class_known_to_the_file_keeps_its_colour(project: Project) -> None:
     image.write_annotations(add=[square()])
     other = square(200).with_changes(path_class=PathClass("Tumor", (1, 2, 3)))
     plain = square(400).with_changes(path_class=PathClass("Tumor"))
-    after = image.write_annotations(add=[other, plain])
+    image.write_annotations(add=[other, plain])
+    after = image.annotations()
     assert [a.path_class and a.path_class.color for a in after] == [(200, 0, 0)] * 3
 
 
 def test_a_class_without_a_colour_takes_the_projects(project: Project) -> None:
     project.set_classes([PathClass("Tumor", (9, 8, 7))])
-    (read,) = project.images[0].write_annotations(
-        add=[square().with_changes(path_class=PathClass("Tumor"))]
-    )
+    project.images[0].write_annotations(add=[square().with_changes(path_class=PathClass("Tumor"))])
+    (read,) = project.images[0].annotations()
     assert read.path_class and read.path_class.color == (9, 8, 7)
 
 
 def test_a_class_without_colour_in_the_file_stays_so(project: Project) -> None:
-    from qpannot.qupath.qpdata.datafile import QpData
-
     image = project.images[0]
     image.write_annotations(add=[square()])
     path = project.folder / "data" / "1" / "data.qpdata"
@@ -364,9 +372,10 @@ def test_a_class_without_colour_in_the_file_stays_so(project: Project) -> None:
     path.write_bytes(data.to_bytes())
     (colourless,) = image.annotations()
     assert colourless.path_class and colourless.path_class.color is None
-    after = image.write_annotations(
+    image.write_annotations(
         add=[square(200)], replace=[(colourless, colourless.with_changes(name="x"))]
     )
+    after = image.annotations()
     assert [a.path_class and a.path_class.color for a in after] == [None, None]
 
 
@@ -390,8 +399,6 @@ def test_a_write_can_insist_on_the_file_that_was_read(project: Project) -> None:
 def test_a_write_that_would_read_back_differently_is_not_made(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from qpannot.qupath.qpdata.datafile import QpData
-
     image = project.images[0]
     image.write_annotations(add=[square()])
     before = image.fingerprint()
@@ -400,6 +407,71 @@ def test_a_write_that_would_read_back_differently_is_not_made(
     with pytest.raises(ProjectError, match="read back differently"):
         image.write_annotations(remove=[known])
     assert image.fingerprint() == before
+
+
+def _wrong_measurement(self: Any, numbers: Any, values: Any, write: Any) -> None:
+    write(self, [number - 1 for number in numbers], values)  # -2 for -1, of which hashes are equal
+
+
+def _wrong_first_measurement(self: Any, measurements: Any, make: Any) -> Any:
+    return make(self, {name: value - 1 for name, value in measurements.items()})
+
+
+def _moved_vertex(self: Any, shape: Any, values: Any, write: Any) -> None:
+    write(self, shape._replace(x=shape.x[:-1] + bytes([shape.x[-1] ^ 1])), values)
+
+
+def _no_class(self: Any, path_class: Any, make: Any) -> None:
+    return None
+
+
+def _another_renamed(self: Any, each: Any, old: Any, new: Any, shape: Any, update: Any) -> Any:
+    each.parent.children[0].set_name(JavaString.of("other"))
+    return update(self, each, old, new, shape)
+
+
+def _another_renamed_by_adding(self: Any, new: Any, nodes: Any, known: Any, append: Any) -> None:
+    self._tree.children[0].set_name(JavaString.of("other"))
+    append(self, new, nodes, known)
+
+
+def _lost(self: Any, new: Any, nodes: Any, known: Any, append: Any) -> None:
+    append(self, new[:-1], nodes[:-1], known)
+
+
+@pytest.mark.parametrize(
+    ("owner", "method", "wrong"),
+    [
+        (NumbersLayout, "write", _wrong_measurement),
+        (ObjectWriter, "_measurements", _wrong_first_measurement),
+        (RegionLayout, "write", _moved_vertex),
+        (ObjectWriter, "_path_class", _no_class),
+        (ObjectWriter, "update", _another_renamed),
+        (QpData, "_append", _another_renamed_by_adding),
+        (QpData, "_append", _lost),
+    ],
+)
+def test_a_defect_of_ours_in_writing_is_found_before_anything_is_written(
+    project: Project, monkeypatch: pytest.MonkeyPatch, owner: type, method: str, wrong: Any
+) -> None:
+    image = project.images[0]
+    numbers = {"a": -1.0, "b": math.nan}
+    image.write_annotations(add=[square(), square(100)])
+    before = image.fingerprint()
+    (_, known) = image.annotations()
+    replace = [(known, known.with_changes(name="ours"))]
+    added = [
+        square(x).with_changes(path_class=PathClass("New"), measurements=numbers)
+        for x in (20, 40, 60)
+    ]
+    right = getattr(owner, method)
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, method, lambda *args: wrong(*args, right))
+        with pytest.raises(ProjectError, match="read back differently"):
+            image.write_annotations(add=added, replace=replace)
+    assert image.fingerprint() == before
+    image.write_annotations(add=added, replace=replace)
+    assert len(image.annotations()) == 5
 
 
 def test_a_half_written_file_is_read_from_qupaths_backup(project: Project) -> None:
@@ -411,7 +483,8 @@ def test_a_half_written_file_is_read_from_qupaths_backup(project: Project) -> No
     data.with_name("data.qpdata.bkp").write_bytes(whole)
     data.write_bytes(whole[: len(whole) // 2])
     assert [a.id for a in image.annotations()] == [annotation.id]
-    assert len(image.write_annotations(add=[square(100)])) == 2
+    image.write_annotations(add=[square(100)])
+    assert len(image.annotations()) == 2
     assert {each.read() for each in image.snapshots()[-2:]} == {whole[: len(whole) // 2], whole}
 
 

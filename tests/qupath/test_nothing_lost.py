@@ -281,8 +281,8 @@ def test_what_qupath_saves_between_our_read_and_our_write_is_merged_by_object_id
         ours = square(1, "Tumor")
         kept, changed = read[1], read[2].with_changes(name="ours")
         qupath_saves_while_we_write(project)
-        after = image.write_annotations(add=[ours], replace=[(read[2], changed)], remove=[read[3]])
-        assert [a.id for a in image.annotations()] == [a.id for a in after]
+        image.write_annotations(add=[ours], replace=[(read[2], changed)], remove=[read[3]])
+        after = image.annotations()
     names = {annotation.id: annotation.name for annotation in after}
     assert read[0].id not in names, "deleted in QuPath"
     assert sum(a.class_name == "Necrosis" for a in after) == 1, "drawn in QuPath"

@@ -20,7 +20,7 @@ import jpype
 from jpype import JClass, JProxy, JString
 
 from qpannot.errors import FormatError, QpannotError
-from qpannot.qupath.annotation import Annotation, PathObject, differences
+from qpannot.qupath.annotation import Annotation, Detection, PathObject, differences, digest
 from qpannot.qupath.paquo.installation import FIRST_SUPPORTED, version_tuple
 from qpannot.qupath.paquo.jvm import running
 from qpannot.qupath.paquo.objects import (
@@ -45,6 +45,7 @@ _NEW_VERSION_LINE: Final = "Data file version 3"
 _END: Final = "EOF"
 _HIERARCHY: Final = "qupath.lib.objects.hierarchy.PathObjectHierarchy"
 _IMAGE_TYPE: Final = "qupath.lib.images.ImageData$ImageType"
+_AT_ONCE: Final = 1_000
 _HINT: Final = "Restore it from a snapshot, or open the project with backend 'builtin'."
 
 
@@ -162,6 +163,10 @@ class JavaData:
             self._walk()
             return tuple(read_objects([each for each in self._all.values() if each.kind in KINDS]))
 
+    def digests(self, *, only_annotations: bool) -> dict[int, int]:
+        """Return a number per object that stands for all it is; see `QpData.digests`."""
+        return _digests(self.annotations() if only_annotations else self.objects())
+
     def all_as_stored(self, values: Sequence[ObjectT]) -> list[ObjectT]:
         """Return what a read-back gives after ``values`` were written to this file."""
         stored = all_as_stored(values)
@@ -172,15 +177,15 @@ class JavaData:
                     stored[i] = each.with_changes(path_class=known)
         return stored
 
-    def add(self, values: Iterable[ObjectT]) -> list[ObjectT]:
+    def add(self, values: Iterable[PathObject]) -> dict[int, int]:
         """Append annotations, detections, cells and tiles to the hierarchy; see `QpData.add`.
 
         They are added flat: what lies in what is for QuPath to say, where a person asks it to.
 
         Returns
         -------
-        list
-            What a read-back gives for them.
+        dict
+            The `digests` that the file must give for them, by ID: made of the values.
 
         Raises
         ------
@@ -213,7 +218,10 @@ class JavaData:
             for parent, appended in places.values():
                 parent.append_children(appended)
         self._tree = self._annotations = None
-        return self.all_as_stored(new)
+        digests: dict[int, int] = {}
+        for start in range(0, len(new), _AT_ONCE):
+            digests |= _digests(self.all_as_stored(new[start : start + _AT_ONCE]))
+        return digests
 
     def remove(self, ids: Iterable[UUID]) -> None:
         """Take annotations out; what lies in them moves up to where they were.
@@ -233,13 +241,13 @@ class JavaData:
                     parent.set_children(_without(parent, removed))
         self._tree = self._annotations = None
 
-    def replace(self, annotation: Annotation) -> Annotation:
+    def replace(self, annotation: Annotation) -> int:
         """Change the annotation of this ID to these values, where it is in the hierarchy.
 
         Returns
         -------
-        Annotation
-            What a read-back gives for it.
+        int
+            What `digests` must give for it: made of the values.
 
         Raises
         ------
@@ -252,7 +260,7 @@ class JavaData:
             (old,) = read_objects([each])
             update_object(each.java, old, annotation, self._classes())
         self._annotations = None
-        return self.all_as_stored([annotation])[0]
+        return _digests(self.all_as_stored([annotation]))[annotation.id.int]
 
     def is_same(self, other: JavaData) -> bool:
         """Return whether another file holds the same: every object, and the rest."""
@@ -316,6 +324,25 @@ class JavaData:
     def _in_java(self) -> Iterator[None]:
         with running(), _reading(self.source):
             yield
+
+
+def _digests(values: Iterable[PathObject]) -> dict[int, int]:
+    digests: dict[int, int] = {}
+    for each in values:
+        nucleus = each.nucleus if isinstance(each, Detection) else None
+        digests[each.id.int] = digest(
+            kind=each.kind,
+            region=each.geometry.wkb,
+            nucleus=None if nucleus is None else nucleus.wkb,
+            path_class=each.path_class,
+            name=each.name,
+            locked=each.locked,
+            color=each.color,
+            plane=each.plane,
+            measurements=each.measurements,
+            metadata=each.metadata,
+        )
+    return digests
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from uuid import UUID
 
 from qpannot.errors import FormatError, QpannotError
 from qpannot.qupath.annotation import Annotation, PathObject
+from qpannot.qupath.qpdata.digests import digests_of, wanted_digests
 from qpannot.qupath.qpdata.hierarchy import assign_ids, assign_other_ids, read_tree, summary_of
 from qpannot.qupath.qpdata.javaclasses import HIERARCHY, IMAGE_TYPE, OBJECTS, ClassTable
 from qpannot.qupath.qpdata.javaemit import emit
@@ -41,7 +42,6 @@ from qpannot.qupath.qpdata.storable import (
     as_stored,
     check_storable,
     nucleus_shapes_of,
-    stored,
 )
 
 __all__ = ["IMAGE_TYPES", "QpData", "all_as_stored", "as_stored"]
@@ -68,7 +68,7 @@ class QpData:
             hierarchy = _hierarchy(contents)
             assert hierarchy is not None
             self._tree = read_tree(hierarchy.expect("rootObject", JavaObject))
-        self._known: dict[UUID, TreeObject] | None = None
+        self._known: dict[int, TreeObject] | None = None
         self._without_id: list[TreeObject] = []
         self._writer: ObjectWriter | None = None
         self._annotations: tuple[Annotation, ...] | None = None
@@ -181,6 +181,26 @@ class QpData:
         with self._meaning():
             return tuple(read_objects([each for each in known.values() if each.kind in KINDS]))
 
+    def digests(self, *, only_annotations: bool) -> dict[int, int]:
+        """Return a number per object, by `UUID.int`, for all it says of itself and its region.
+
+        The number of another object is the same, in one process, where they differ in nothing but
+        ID and place in the hierarchy. Objects of kinds that QuPath has not had up to 0.7 have none.
+
+        Raises
+        ------
+        FormatError
+            If one is not as QuPath 0.2 to 0.7 writes it.
+        """
+        known = self._by_id() if only_annotations else self._all_by_id()
+        with self._meaning():
+            objects = {
+                key: each
+                for key, each in known.items()
+                if each.is_annotation or (not only_annotations and each.kind in KINDS)
+            }
+            return dict(zip(objects, digests_of(objects.values()), strict=True))
+
     def all_as_stored(self, values: Sequence[ObjectT]) -> list[ObjectT]:
         """Return what a read-back gives after ``values`` were written to this file.
 
@@ -190,7 +210,7 @@ class QpData:
         with self._meaning():
             return all_as_stored(values, self._object_writer().stored_class)
 
-    def add(self, values: Iterable[ObjectT]) -> list[ObjectT]:
+    def add(self, values: Iterable[PathObject]) -> dict[int, int]:
         """Append annotations, detections, cells and tiles to the hierarchy.
 
         Each goes under the object of its ``parent_id`` where that is in the file, or earlier
@@ -198,8 +218,8 @@ class QpData:
 
         Returns
         -------
-        list
-            What a read-back gives for them, as `all_as_stored` does.
+        dict
+            The `digests` that the file must give for them, by ID: made of the values.
 
         Raises
         ------
@@ -214,42 +234,43 @@ class QpData:
             check_storable(new)
             taken = set(known)
             for value in new:
-                if value.id in taken:
+                if value.id.int in taken:
                     raise QpannotError(
                         f"The {value.kind} ID {value.id} is taken.",
                         hint=f"Give the new {value.kind} an ID of its own, or replace the old one.",
                     )
-                taken.add(value.id)
+                taken.add(value.id.int)
             nodes: list[JavaObject] = []
-            results: list[ObjectT] = []
+            digests: dict[int, int] = {}
             # some at a time, not to have the vertices of all in many forms at once
             for start in range(0, len(new), _AT_ONCE):
                 some = new[start : start + _AT_ONCE]
                 shapes, nuclei = shapes_of(some), nucleus_shapes_of(some)
                 nodes += map(writer.new, some, shapes, nuclei)
-                results += stored(some, shapes, nuclei, writer.stored_class)
+                made = wanted_digests(some, shapes, nuclei, writer.stored_class)
+                digests.update(zip((value.id.int for value in some), made, strict=True))
             if new:
                 self._changing()
                 self._append(new, nodes, known)
-            return results
+            return digests
 
     def _append(
         self,
         new: Sequence[PathObject],
         nodes: Sequence[JavaObject],
-        known: Mapping[UUID, TreeObject],
+        known: Mapping[int, TreeObject],
     ) -> None:
         """Put new objects where their parents are."""
-        made: dict[UUID, TreeObject] = {}
+        made: dict[int, TreeObject] = {}
         places: dict[int, tuple[TreeObject, list[TreeObject]]] = {}
         for value, node in zip(new, nodes, strict=True):
-            wanted = value.parent_id
             parent = self._tree
-            if wanted is not None:
+            if value.parent_id is not None:
+                wanted = value.parent_id.int
                 parent = made.get(wanted) or known.get(wanted) or self._tree
             each = TreeObject(node, parent)
-            each.id = value.id
-            made[value.id] = each
+            each.id = value.id.int
+            made[each.id] = each
             places.setdefault(id(parent), (parent, []))[1].append(each)
         for parent, appended in places.values():
             parent.set_children([*parent.children, *appended])
@@ -268,7 +289,7 @@ class QpData:
         wanted = set(ids)
         for annotation in self.annotations() if wanted else ():
             if annotation.geometry.is_empty and annotation.id in wanted:
-                self._check_readable(known[annotation.id], annotation)
+                self._check_readable(known[annotation.id.int], annotation)
         removed = {id(each): each for each in (self._find(known, wanted) for wanted in ids)}
         if not removed:
             return
@@ -281,15 +302,15 @@ class QpData:
                 parent.set_children(_without(parent, removed))
         self._known = None
 
-    def replace(self, annotation: Annotation) -> Annotation:
+    def replace(self, annotation: Annotation) -> int:
         """Change the annotation of this ID to these values, where it is in the hierarchy.
 
         Only what differs is written anew. Its place, and what lies in it, stay.
 
         Returns
         -------
-        Annotation
-            What a read-back gives for it.
+        int
+            What `digests` must give for it: made of the values.
 
         Raises
         ------
@@ -303,14 +324,13 @@ class QpData:
         with self._meaning():
             writer = self._object_writer()
             (old,) = read_objects([each])
-            shape = None
+            kept, shape = read(each).shape, None
             if not is_same_region(each, old, annotation):
                 self._check_readable(each, old)
                 (shape,) = shapes_of([annotation])
             if writer.update(each, old, annotation, shape):
                 self._changing()
-            shape = shape or read(each).shape
-            return stored([annotation], [shape], [None], writer.stored_class)[0]
+            return wanted_digests([annotation], [shape or kept], [None], writer.stored_class)[0]
 
     def summary(self) -> dict[str, Any]:
         """Return the counts of objects that QuPath writes to ``summary.json`` ("hierarchy").
@@ -321,20 +341,20 @@ class QpData:
         with self._meaning():
             return summary_of(self._tree)
 
-    def _by_id(self) -> dict[UUID, TreeObject]:
+    def _by_id(self) -> dict[int, TreeObject]:
         if self._known is None:
             with self._meaning():
                 self._known, self._without_id = assign_ids(self._tree)
         return self._known
 
-    def _all_by_id(self) -> dict[UUID, TreeObject]:
+    def _all_by_id(self) -> dict[int, TreeObject]:
         """Return every object by ID, in depth-first order."""
         known = self._by_id()
         with self._meaning():
             return assign_other_ids(self._tree, known)
 
-    def _find(self, known: dict[UUID, TreeObject], wanted: UUID) -> TreeObject:
-        each = known.get(wanted)
+    def _find(self, known: dict[int, TreeObject], wanted: UUID) -> TreeObject:
+        each = known.get(wanted.int)
         if each is None or not each.is_annotation:
             raise QpannotError(
                 f"{self.source} has no annotation {wanted}.",
@@ -363,7 +383,7 @@ class QpData:
         with self._meaning():
             for each in self._without_id:
                 assert each.id is not None
-                each.set_metadata(new_metadata(self._table, each.metadata, each.id))
+                each.set_metadata(new_metadata(self._table, each.metadata, UUID(int=each.id)))
         self._without_id = []
 
     @contextmanager

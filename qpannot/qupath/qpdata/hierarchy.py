@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 from uuid import UUID, uuid5
 
+from qpannot.qupath.qpdata.javaclasses import OBJECTS
 from qpannot.qupath.qpdata.javatypes import Content, JavaObject, UnexpectedError
-from qpannot.qupath.qpdata.objectlayout import class_node_of, layout_of
-from qpannot.qupath.qpdata.pathobjects import TreeObject
+from qpannot.qupath.qpdata.objectlayout import class_node_of, is_childless
+from qpannot.qupath.qpdata.pathobjects import ANNOTATION, TreeObject
 from qpannot.qupath.qpdata.pathreading import class_name_of
 
 ID_NAMESPACE: Final = UUID("6f8d5bb2-6ad4-5a4c-9e9c-7b6bb0f9a6a1")
@@ -24,8 +26,10 @@ _KIND_NAMES: Final = {
     "PathCellObject": "Cells",
     "PathTileObject": "Tiles",
 }
-_ANNOTATION: Final = "PathAnnotationObject"
-_DETECTIONS: Final = {"PathDetectionObject", "PathCellObject", "PathTileObject"}
+_CLASSIFIED: Final = {
+    OBJECTS + name
+    for name in ("PathAnnotationObject", "PathDetectionObject", "PathCellObject", "PathTileObject")
+}
 
 
 def read_tree(root: JavaObject) -> TreeObject:
@@ -55,19 +59,25 @@ def read_tree(root: JavaObject) -> TreeObject:
                 raise UnexpectedError("an object that occurs twice", parent.node)
             seen.add(id(node))
             parent.children.append(child)
-            layout = layout_of(child)
-            if layout is None or not layout.is_childless(child):
+            if not is_childless(child.node):
                 pending.append(child)
     return tree
 
 
 def depth_first(tree: TreeObject) -> Iterator[TreeObject]:
     """Yield all objects below ``tree``, each before its children."""
-    pending = tree.children[::-1]
-    while pending:
-        each = pending.pop()
+    for _, each in _placed(tree):
         yield each
-        pending.extend(each.children[::-1])
+
+
+def _placed(tree: TreeObject) -> Iterator[tuple[int, TreeObject]]:
+    """Yield all objects in that order, and the place of each among its parent's children."""
+    pending = [*enumerate(tree.children)][::-1]
+    while pending:
+        place, each = pending.pop()
+        yield place, each
+        if each.children:
+            pending += [*enumerate(each.children)][::-1]
 
 
 def _path_object(node: Content, owner: JavaObject) -> JavaObject:
@@ -85,16 +95,18 @@ def summary_of(tree: TreeObject) -> dict[str, Any]:
     kinds = Counter([tree.kind])
     annotations: Counter[str] = Counter()
     detections: Counter[str] = Counter()
-    labels: dict[int, str] = {}
+    nodes: dict[int, JavaObject | None] = {}
+    counts: Counter[tuple[str, int]] = Counter()
     for each in depth_first(tree):
-        kind = each.kind
-        kinds[kind] += 1
-        if kind == _ANNOTATION or kind in _DETECTIONS:
-            node = class_node_of(each)
-            if id(node) not in labels:
-                labels[id(node)] = class_name_of(node) or "Unclassified"
-            counts = annotations if kind == _ANNOTATION else detections
-            counts[labels[id(node)]] += 1
+        node = class_node_of(each) if each.node.desc.name in _CLASSIFIED else None
+        nodes[id(node)] = node
+        counts[each.node.desc.name, id(node)] += 1
+    for (name, node_id), count in counts.items():
+        kind = name.removeprefix(OBJECTS)
+        kinds[kind] += count
+        if name in _CLASSIFIED:
+            label = class_name_of(nodes[node_id]) or "Unclassified"
+            (annotations if name == ANNOTATION else detections)[label] += count
     return {
         "nObjects": kinds.total(),
         "objectTypeCounts": {
@@ -105,7 +117,7 @@ def summary_of(tree: TreeObject) -> dict[str, Any]:
     }
 
 
-def assign_ids(tree: TreeObject) -> tuple[dict[UUID, TreeObject], list[TreeObject]]:
+def assign_ids(tree: TreeObject) -> tuple[dict[int, TreeObject], list[TreeObject]]:
     """Give every annotation, and every object around one, the ID in its metadata, or make one.
 
     Files of QuPath before 0.4 have no IDs, and copies of an object may share one. An ID made here
@@ -114,28 +126,25 @@ def assign_ids(tree: TreeObject) -> tuple[dict[UUID, TreeObject], list[TreeObjec
     Returns
     -------
     tuple
-        The objects by ID in depth-first order, and those whose ID was made.
+        The objects by ID, an ``int``, in depth-first order, and those whose ID was made.
     """
-    known: dict[UUID, TreeObject] = {}
+    known: dict[int, TreeObject] = {}
     made: list[TreeObject] = []
-    place: dict[int, int] = {}
-    for each in depth_first(tree):
-        assert each.parent is not None
-        index = place[id(each.parent)] = place.get(id(each.parent), -1) + 1
+    for place, each in _placed(tree):
         if not each.is_annotation and not each.children:
             continue
         own = _stored_id(each)
         if own is None or own in known:
             made.append(each)
-            own = uuid5(each.parent.id or ID_NAMESPACE, str(index))
+            own = _id_by_place(each, place)
         while own in known:
-            own = uuid5(own, "again")
+            own = uuid5(UUID(int=own), "again").int
         each.id = own
         known[own] = each
     return known, made
 
 
-def assign_other_ids(tree: TreeObject, known: Mapping[UUID, TreeObject]) -> dict[UUID, TreeObject]:
+def assign_other_ids(tree: TreeObject, known: Mapping[int, TreeObject]) -> dict[int, TreeObject]:
     """Give all those objects an ID that `assign_ids`, which returned ``known``, gave none.
 
     Their made IDs are for reading: they are not kept when the places of objects change.
@@ -145,23 +154,33 @@ def assign_other_ids(tree: TreeObject, known: Mapping[UUID, TreeObject]) -> dict
     dict
         All objects by ID in depth-first order.
     """
-    everything: dict[UUID, TreeObject] = {}
-    place: dict[int, int] = {}
-    for each in depth_first(tree):
-        assert each.parent is not None
-        index = place[id(each.parent)] = place.get(id(each.parent), -1) + 1
+    everything: dict[int, TreeObject] = {}
+    for place, each in _placed(tree):
         own = each.id
         if own is None or known.get(own) is not each:
-            own = _stored_id(each) or uuid5(each.parent.id or ID_NAMESPACE, str(index))
+            own = _stored_id(each)
+            if own is None:
+                own = _id_by_place(each, place)
             while own in known or own in everything:
-                own = uuid5(own, "again")
+                own = uuid5(UUID(int=own), "again").int
             each.id = own
         everything[own] = each
     return everything
 
 
-def _stored_id(each: TreeObject) -> UUID | None:
+def _id_by_place(each: TreeObject, place: int) -> int:
+    around = each.parent.id if each.parent is not None else None
+    return uuid5(ID_NAMESPACE if around is None else UUID(int=around), str(place)).int
+
+
+def _stored_id(each: TreeObject) -> int | None:
+    text = each.stored_id or ""
+    digits = text.replace("-", "")
     try:
-        return UUID(each.stored_id or "")
+        # most are written as they should be: no need for all that UUID() looks for
+        return int(digits, 16) if _is_hex(digits) else UUID(text).int
     except ValueError:
         return None
+
+
+_is_hex: Final = re.compile("[0-9a-f]{32}").fullmatch

@@ -263,11 +263,12 @@ class Matcher:
     def match(self, offset: int) -> tuple[list[Value], int] | None:
         """Return the values of the object at ``offset`` and where it ends, if it is of the form."""
         data = self._data
+        starts_with = data.startswith
         values: list[Value] = []
         for literal, length, prefix, width in self._steps:
-            end = offset + length
-            if data[offset:end] != literal:
+            if not starts_with(literal, offset):
                 return None
+            end = offset + length
             if not prefix:
                 offset = end + width
                 values.append(data[end:offset])
@@ -284,9 +285,8 @@ class Matcher:
                     return None
                 long = offset - end > _BY_REFERENCE
                 values.append(self._view[end:offset] if long else data[end:offset])
-        end = offset + len(self._tail)
-        # beyond the end of the data slices are short, and the tail does not match
-        return (values, end) if data[offset:end] == self._tail else None
+        # beyond the end of the data, where a value would be cut short, the tail does not match
+        return (values, offset + len(self._tail)) if starts_with(self._tail, offset) else None
 
 
 class PackedObject(JavaObject):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from qpannot.errors import FormatError
-from qpannot.qupath.qpdata.javaforms import Form, Matcher, PackedObject
+from qpannot.qupath.qpdata.javaforms import Form, Matcher, PackedObject, Value
 from qpannot.qupath.qpdata.javatypes import (
     PRIMITIVE_SIZES,
     SC_BLOCK_DATA,
@@ -59,6 +59,7 @@ class Reader:
         self.source = source
         self.handles: list[Content | ClassDesc] = []
         self.matchers: dict[str, list[Matcher]] = {}
+        self.last_matched: Matcher | None = None
 
     def fail(self, reason: str, offset: int) -> NoReturn:
         """Raise the error of a broken stream."""
@@ -103,10 +104,23 @@ class Reader:
             if found is not None:
                 if at:
                     matchers.insert(0, matchers.pop(at))
-                packed = PackedObject(matcher.form, found[0], offset)
-                self.handles.extend([packed] * matcher.form.n_handles)
-                return packed, found[1]
+                self.last_matched = matcher
+                return self._packed(matcher.form, found, offset)
         return None
+
+    def match_again(self, offset: int) -> tuple[PackedObject, int] | None:
+        """Do what `match` does, for an object that may be like the one that it found last."""
+        found = self.last_matched.match(offset) if self.last_matched is not None else None
+        if self.last_matched is None or found is None:
+            return None
+        return self._packed(self.last_matched.form, found, offset)
+
+    def _packed(
+        self, form: Form, found: tuple[list[Value], int], offset: int
+    ) -> tuple[PackedObject, int]:
+        packed = PackedObject(form, found[0], offset)
+        self.handles.extend([packed] * form.n_handles)
+        return packed, found[1]
 
     def learn(self, node: JavaObject, first: int) -> None:
         """Learn the form of an object that was parsed, whose handles begin with ``first``."""

@@ -161,11 +161,13 @@ def _parse_contents(reader: Reader, top: list[Content]) -> None:
             offset += 1
         elif code == TC_OBJECT:
             start = offset
-            desc, offset = reader.class_desc(offset + 1)
-            if not desc.flags & (SC_SERIALIZABLE | SC_EXTERNALIZABLE):
-                reader.fail(f"an object of {desc.name}, which is not serialisable", start)
-            is_numerous = desc.name in matchers
-            found = reader.match(desc.name, start) if is_numerous else None
+            found = reader.match_again(start)
+            if found is None:
+                desc, offset = reader.class_desc(offset + 1)
+                if not desc.flags & (SC_SERIALIZABLE | SC_EXTERNALIZABLE):
+                    reader.fail(f"an object of {desc.name}, which is not serialisable", start)
+                is_numerous = desc.name in matchers
+                found = reader.match(desc.name, start) if is_numerous else None
             if found is not None:
                 packed, offset = found
                 target.append(packed)

@@ -37,23 +37,22 @@ class _UnusualError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ObjectLayout:
-    """Where the values are of objects of a form: themselves where shared, else holes."""
+    """Where the values are of objects of a form: themselves where shared, else holes.
+
+    ``texts`` is where those of the metadata are, and last the name if there is one.
+    """
 
     form: Form
     count: int
     name: Text | None
     color: Color | None
     metadata: tuple[tuple[Text, Text], ...]
+    texts: tuple[Text, ...]
     numbers: NumbersLayout | None
     locked: bool
     class_node: JavaObject | None
     region: RegionLayout | None
     nucleus: RegionLayout | None
-
-    def is_childless(self, each: TreeObject) -> bool:
-        """Return whether a packed object of the form has no children, as the form has none."""
-        packed = form_and_values(each.node)
-        return packed is not None and packed[1][self.count] == _CHILDLESS
 
     def read(self, values: list[Value]) -> Record:
         """Return what an object says of itself, but for its ID."""
@@ -77,6 +76,13 @@ class ObjectLayout:
 
 def _text(text: Text, values: list[Value]) -> str:
     return text if isinstance(text, str) else decode_utf(bytes(values[text][2:]))
+
+
+def is_childless(node: JavaObject) -> bool:
+    """Return whether an object has no children, ``False`` if it has to be opened to tell."""
+    packed = form_and_values(node)
+    layout = lay_out(packed[0]) if packed is not None else None
+    return packed is not None and layout is not None and packed[1][layout.count] == _CHILDLESS
 
 
 def layout_of(each: TreeObject) -> ObjectLayout | None:
@@ -104,13 +110,15 @@ def _lay_out(form: Form) -> ObjectLayout:
             raise _UnusualError
     if contents[each.count_at] != _CHILDLESS or count is None:
         raise _UnusualError
-    name = contents[0]
+    name = _place(contents[0], form) if isinstance(contents[0], JavaString) else None
+    metadata = _metadata_places(each, form)
     return ObjectLayout(
         form=form,
         count=count,
-        name=_place(name, form) if isinstance(name, JavaString) else None,
+        name=name,
         color=each.color,
-        metadata=_metadata_places(each, form),
+        metadata=metadata,
+        texts=(*(value for _, value in metadata), *(() if name is None else (name,))),
         numbers=_number_places(each, form),
         locked=each.locked,
         class_node=each.class_node,

@@ -16,7 +16,6 @@ import struct
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple
-from uuid import UUID
 
 from qpannot.qupath.annotation import Color, ObjectKind, Plane, color_from_argb
 from qpannot.qupath.qpdata.javaclasses import BOOLEAN, INTEGER, METADATA_MAP, OBJECTS
@@ -59,6 +58,9 @@ class TreeObject:
         The object as it is in the stream; its contents are what edits change.
     parent
         The object it lies in, ``None`` for the root.
+
+    Its ``id`` is the number of its UUID, `UUID.int`: Python is slow at comparing UUIDs, and a file
+    may have a million.
     """
 
     __slots__ = ("_count_at", "children", "id", "node", "parent")
@@ -67,7 +69,7 @@ class TreeObject:
         self.node = node
         self.parent = parent
         self.children: list[TreeObject] = []
-        self.id: UUID | None = None
+        self.id: int | None = None
         self._count_at: int | None = None
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Final
+from uuid import UUID
 
 from shapely.geometry.base import BaseGeometry
 
@@ -58,6 +59,7 @@ def _read_some(
             classes[id(node)] = path_class_of(node)
         record.metadata.pop(ID_KEY, None)
         assert each.id is not None and each.parent is not None
+        around = each.parent.id
         fields = (
             geometry,
             classes[id(node)],
@@ -68,8 +70,8 @@ def _read_some(
             record.metadata,
             record.shape.roi if record.shape is not None else None,
             record.plane,
-            each.id,
-            each.parent.id,
+            UUID(int=each.id),
+            None if around is None else UUID(int=around),
         )
         kind = KINDS[each.kind]
         if kind is ObjectKind.ANNOTATION:

@@ -28,7 +28,7 @@ from qpannot.qupath.qpdata.javaclasses import (
 )
 from qpannot.qupath.qpdata.javaforms import Form, PackedObject, form_and_values
 from qpannot.qupath.qpdata.javatypes import Content, JavaArray, JavaObject, JavaString, encode_utf
-from qpannot.qupath.qpdata.objectlayout import ObjectLayout, Text, lay_out, read
+from qpannot.qupath.qpdata.objectlayout import ObjectLayout, lay_out, read
 from qpannot.qupath.qpdata.pathobjects import ID_KEY, KINDS, TreeObject, is_object
 from qpannot.qupath.qpdata.pathreading import class_color, class_name_of
 from qpannot.qupath.qpdata.roi import Shape, shapes_of
@@ -111,11 +111,14 @@ class ObjectWriter:
     def new(self, value: PathObject, shape: Shape, nucleus: Shape | None = None) -> JavaObject:
         """Return a new object for an annotation, detection, cell or tile, without children."""
         path_class = self._path_class(value.path_class)
+        plane = value.plane
+        # fmt: off
         key = (
-            *(value.kind, value.name is None, value.locked, value.color, value.plane),
-            *(id(path_class), tuple(value.metadata), tuple(value.measurements)),
-            *(type(shape), shape.roi, type(nucleus), nucleus and nucleus.roi),
+            value.kind, value.name is None, value.locked, value.color, plane.c, plane.z, plane.t,
+            id(path_class), tuple(value.metadata), tuple(value.measurements),
+            type(shape), shape.roi, type(nucleus), nucleus and nucleus.roi,
         )
+        # fmt: on
         layout = self._forms.get(key)
         packed = self._packed(layout, value, shape, nucleus) if layout is not None else None
         if packed is not None:
@@ -140,11 +143,9 @@ class ObjectWriter:
         """Return a new object of a known layout, ``None`` if a text is too long for it."""
         values = layout.form.values.copy()
         texts = [*value.metadata.values(), str(value.id)]
-        places: list[Text | None] = [place for _, place in layout.metadata]
         if value.name is not None:
             texts.append(value.name)
-            places.append(layout.name)
-        for place, text in zip(places, texts, strict=True):
+        for place, text in zip(layout.texts, texts, strict=True):
             raw = encode_utf(text)
             if len(raw) > 0xFFFF or not isinstance(place, int):
                 return None

@@ -103,8 +103,9 @@ def shapes_of(objects: Sequence[PathObject]) -> list[Shape]:
     shapes: list[Shape | None] = []
     start = 0
     for each, kind, n_holes, end in zip(objects, kinds, holes, ends.tolist(), strict=True):
-        points = coordinates[start:end]
-        corners = _wanted_corners(each.roi, kind, n_holes, points) if each.roi else None
+        corners = (
+            _wanted_corners(each.roi, kind, n_holes, coordinates[start:end]) if each.roi else None
+        )
         if each.roi is RoiType.GEOMETRY or kind > _MULTIPOINT or n_holes:
             shapes.append(None)
         elif corners is not None:

@@ -61,16 +61,8 @@ def all_as_stored(
         Returns the class that a file has for one, in its colour there.
     """
     check_storable(values)
-    return stored(values, shapes_of(values), nucleus_shapes_of(values), class_of or stored_class)
-
-
-def stored(
-    values: Sequence[ObjectT],
-    shapes: Sequence[Shape | None],
-    nucleus_shapes: Sequence[Shape | None],
-    class_of: Callable[[PathClass], PathClass],
-) -> list[ObjectT]:
-    """Return what `all_as_stored` does for objects whose regions are known already."""
+    class_of = class_of or stored_class
+    shapes, nucleus_shapes = shapes_of(values), nucleus_shapes_of(values)
     nuclei = geometries_of(nucleus_shapes)
     classes: dict[tuple[str, Color | None], PathClass] = {}
     results: list[PathObject] = []
@@ -91,7 +83,7 @@ def stored(
             each.color,
             {name: float(value) for name, value in each.measurements.items()},
             without_id(each.metadata),
-            shape.roi if shape is not None else None,
+            shape.roi,
             each.plane,
             each.id,
             each.parent_id,
@@ -130,7 +122,7 @@ def check_storable(values: Sequence[PathObject]) -> None:
     QpannotError
         Naming the first such object.
     """
-    checked: set[PathClass | None] = {None}
+    checked: set[tuple[str, Color | None]] = set()
     for each in values:
         if each.kind is ObjectKind.TMA_CORE:
             _refuse(each, "it belongs to a grid of cores", "Make the grid in QuPath.")
@@ -143,16 +135,16 @@ def check_storable(values: Sequence[PathObject]) -> None:
         if each.color is not None and not _is_color(each.color):
             _refuse(each, f"its colour is {each.color}", "A colour is three whole numbers 0-255.")
         path_class = each.path_class
-        if path_class is not None:
+        if path_class is not None and (path_class.name, path_class.color) not in checked:
             if path_class.color is not None and not _is_color(path_class.color):
                 _refuse(
                     each,
                     f"its class has the colour {path_class.color}",
                     "Use three numbers 0-255.",
                 )
-            if path_class not in checked and not class_parts(path_class):
+            if not class_parts(path_class):
                 _refuse(each, f"its class is named {path_class.name!r}", "Rename the class.")
-            checked.add(path_class)
+            checked.add((path_class.name, path_class.color))
         for key, value in each.metadata.items():
             if not (type(key) is type(value) is str):
                 _refuse(each, f"its metadata {key!r} is no text", "Metadata are texts by name.")

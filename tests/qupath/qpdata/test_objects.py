@@ -149,15 +149,16 @@ def test_annotations_are_the_same_among_all_objects(shared_data: Path) -> None:
 def test_everything_of_a_detection_survives() -> None:
     given = detections()
     data = QpData.new(qupath_version="0.6.0")
-    stored = data.add(given)
+    promised = data.add(given)
     back = reread(data)
+    assert back.digests(only_annotations=False) == promised
     assert back.annotations() == ()
     assert Counter(each.kind for each in back.objects()) == {"cell": 3, "tile": 1, "detection": 1}
     by_id = {each.id: each for each in back.objects()}
-    for wanted, promised in zip(given, stored, strict=True):
+    for wanted in given:
         found = by_id[wanted.id]
         assert isinstance(found, Detection)
-        assert same(found, promised) and same(found, as_stored(wanted))
+        assert same(found, as_stored(wanted))
         assert (found.kind, found.name, found.class_name) == (
             wanted.kind,
             wanted.name,
@@ -214,7 +215,8 @@ def test_detections_go_into_the_project_once(
     cells = [each.with_changes(parent_id=holder.id) for each in detections()]
     with open_project(tmp_path / "study", "x", backend="builtin") as project:
         (image,) = project.add_images([describe_slide(make_slide(tmp_path / "one.svs"))])
-        returned = image.write_annotations(add=[holder, *cells])
+        image.write_annotations(add=[holder, *cells])
+        returned = image.annotations()
         assert [each.id for each in returned] == [holder.id]
         before = image.fingerprint()
         image.write_annotations(add=cells)
@@ -341,8 +343,8 @@ def test_impossible_regions_keep_their_bytes(with_broken_regions: QpData) -> Non
     data = with_broken_regions
     broken = {each.name: each for each in data.annotations() if each.geometry.is_empty}
     for each in data.annotations():
-        stored = data.replace(each.with_changes(path_class=None, name=f"{each.name}!"))
-        assert stored.geometry.equals(each.geometry)
+        promised = data.replace(each.with_changes(path_class=None, name=f"{each.name}!"))
+        assert reread(data).digests(only_annotations=True)[each.id.int] == promised
     data.add([Annotation(HOLED)])
     back = reread(data)
     after = {each.name: each for each in back.annotations()}
