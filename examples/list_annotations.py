@@ -6,7 +6,7 @@ python examples/list_annotations.py qpannot-demo/project
 import sys
 
 from qpannot import open_project
-from qpannot.bootstrap.proposals import is_proposal, is_untouched
+from qpannot.qupath.proposals import is_proposal, is_untouched
 
 
 def main(path: str) -> None:

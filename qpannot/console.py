@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,6 +18,7 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     SpinnerColumn,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -25,6 +26,14 @@ from rich.progress import (
 from rich.table import Table
 
 from qpannot.errors import QpannotError
+
+Each = Callable[[str, str, int, int], None]
+"""Told before each item of a long job: the stage of work (``Proposing``), the item's name, how many
+items of this stage are done, and how many there are."""
+
+
+def silent(stage: str, name: str, done: int, total: int) -> None:
+    """Be an ``Each`` that shows nothing."""
 
 
 def stdout() -> Console:
@@ -95,17 +104,30 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 @contextmanager
 def progress(what: str, *, lines: bool = True) -> Iterator[Callable[[str, int, int], None]]:
-    """Show how far a job is, with the time it will still take.
+    """Show how far a job of one stage is, as `stages` does of several.
 
     Yields a function to be called before each item with its name, how many are done and how many
     there are. In a pipe it writes a line an item, unless ``lines`` is false.
     """
+    with stages(quiet=() if lines else (what,)) as each:
+        yield lambda name, done, total: each(what, name, done, total)
+
+
+@contextmanager
+def stages(*, quiet: Collection[str] = ()) -> Iterator[Each]:
+    """Show how far a job is that goes through stages, with the time each will still take.
+
+    Parameters
+    ----------
+    quiet
+        Stages of which nothing is written in a pipe; of the others a line an item.
+    """
     console = stderr()
     if not console.is_terminal:
 
-        def line(name: str, done: int, total: int) -> None:
-            if lines:
-                console.print(f"{what} {done + 1}/{total} {name}", markup=False)
+        def line(stage: str, name: str, done: int, total: int) -> None:
+            if stage not in quiet:
+                console.print(f"{stage} {done + 1}/{total} {name}", markup=False)
 
         yield line
         return
@@ -122,9 +144,14 @@ def progress(what: str, *, lines: bool = True) -> Iterator[Callable[[str, int, i
         transient=True,
     )
     with bar:
-        task = bar.add_task(what, total=None, name="")
+        tasks: dict[str, TaskID] = {}
 
-        def advance(name: str, done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total, name=escape(name))
+        def advance(stage: str, name: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                for task in tasks.values():
+                    bar.remove_task(task)
+                tasks.clear()
+                tasks[stage] = bar.add_task(stage, total=total, name="")
+            bar.update(tasks[stage], completed=done, total=total, name=escape(name))
 
         yield advance

@@ -4,14 +4,33 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from qpannot.bootstrap.states import ImageStatus, State
 from qpannot.console import counted
+from qpannot.qupath import ProjectImage
 
 
-def next_steps(statuses: Sequence[ImageStatus], project: Path) -> tuple[str, ...]:
+def labels(images: Iterable[ProjectImage]) -> dict[str, str]:
+    """Return by image ID what images are called: by their name, where that is shared with its ID.
+
+    Parameters
+    ----------
+    images
+        Every image of the project.
+    """
+    known = list(images)
+    count = Counter(image.name for image in known)
+    return {
+        image.id: image.name if count[image.name] == 1 else f"{image.name} (ID {image.id})"
+        for image in known
+    }
+
+
+def next_steps(
+    statuses: Sequence[ImageStatus], project: Path, *, at_once: int | None = None
+) -> tuple[str, ...]:
     """Return what to do next, in plain sentences, the most pressing first.
 
     Parameters
@@ -20,12 +39,20 @@ def next_steps(statuses: Sequence[ImageStatus], project: Path) -> tuple[str, ...
         Every image of the project.
     project
         The ``.qpproj`` file, for commands that can be copied.
+    at_once
+        How many slides the recipe lets wait for a person at one time; ``None``: any number.
     """
     if not statuses:
         folder = shlex.quote(str(project.parent))
         return (f"the project has no images; add slides: qpannot init SLIDES... -o {folder}",)
     named = shlex.quote(str(project))
     count = Counter(status.state for status in statuses)
+    called = labels(status.image for status in statuses)
+
+    def names(of: Sequence[ImageStatus]) -> str:
+        shown = ", ".join(called[status.image.id] for status in of[:5])
+        return shown if len(of) <= 5 else f"{shown} and {len(of) - 5} more"
+
     steps = []
     if waiting := count[State.PROPOSED]:
         steps.append(
@@ -38,7 +65,7 @@ def next_steps(statuses: Sequence[ImageStatus], project: Path) -> tuple[str, ...
     if settled:
         steps.append(
             f"{counted(len(settled), 'slide')} where nothing was found or the proposal was deleted "
-            f"({_names(settled)}): annotate by hand, try other settings (qpannot bootstrap "
+            f"({names(settled)}): annotate by hand, try other settings (qpannot bootstrap "
             f"{named} --image NAME --set tissue.threshold=220), or say that there is nothing to "
             "annotate: "
             f"qpannot approve IMAGE --empty -p {named}"
@@ -50,19 +77,25 @@ def next_steps(statuses: Sequence[ImageStatus], project: Path) -> tuple[str, ...
         and not (status.rejected or status.nothing_found or status.error)
         and not status.slide_is_missing
     ]
-    if left:
+    if left and at_once is not None and waiting >= at_once:
+        steps.append(
+            f"{counted(len(left), 'slide')} without annotations: the recipe lets {at_once} wait "
+            f"for a person at one time. Correct some, then: qpannot bootstrap {named}; or propose "
+            f"for all now: qpannot bootstrap {named} --set round.slides=null"
+        )
+    elif left:
         steps.append(
             f"{counted(len(left), 'slide')} without annotations; propose for them: "
             f"qpannot bootstrap {named}"
         )
     if missing := [status for status in statuses if status.slide_is_missing]:
         steps.append(
-            f"{counted(len(missing), 'slide')} missing ({_names(missing)}); tell where slides are: "
+            f"{counted(len(missing), 'slide')} missing ({names(missing)}); tell where slides are: "
             f"qpannot relink {named} FOLDER"
         )
     if broken := [status for status in statuses if status.error]:
         steps.append(
-            f"{counted(len(broken), 'image')} whose annotations cannot be read ({_names(broken)}): "
+            f"{counted(len(broken), 'image')} whose annotations cannot be read ({names(broken)}): "
             "put a snapshot back, 'qpannot snapshots "
             f"{named} --image NAME'; do not save them in QuPath, which shows them as empty"
         )
@@ -72,8 +105,3 @@ def next_steps(statuses: Sequence[ImageStatus], project: Path) -> tuple[str, ...
             f"qpannot approve IMAGE --second-reader -p {named}"
         )
     return tuple(steps)
-
-
-def _names(statuses: Sequence[ImageStatus]) -> str:
-    names = ", ".join(status.image.name for status in statuses[:5])
-    return names if len(statuses) <= 5 else f"{names} and {len(statuses) - 5} more"

@@ -3,6 +3,7 @@
 Deleting that folder loses history, never annotations: the state of a slide can be told from its
 annotations alone (``bootstrap.states``).
 
+    qpannot/recipe.json          the recipe last used on the whole project
     qpannot/rounds/001.json      a round: its method, its recipe, when it ran
     qpannot/images/<id>.json     an image: its proposals as they were made, who said what of it
     qpannot/mirrored.json        the states as written into the metadata of images
@@ -11,6 +12,7 @@ annotations alone (``bootstrap.states``).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +27,7 @@ from shapely.geometry.base import BaseGeometry
 from qpannot.errors import FormatError, ProjectError
 from qpannot.qupath.files import HOUSE, ProjectFiles, write_atomically
 from qpannot.qupath.protocol import Fingerprint, Project
+from qpannot.recipe import Recipe, load_recipe
 
 FORMAT = 1
 TAKEN_BACK = "taken back"
@@ -74,8 +77,8 @@ class Word(BaseModel):
     by: str = ""
     where: str = ""
     when: str
-    data: tuple[int, int] | None = None
-    """The size and mtime of the data file it was said of."""
+    digest: str | None = None
+    """Of the annotations it was said of (``states.digest_of``)."""
 
 
 class Seen(BaseModel):
@@ -91,10 +94,13 @@ class Seen(BaseModel):
     annotations: int
     proposals: int
     drawn: int
+    digest: str | None = None
+    """Of the annotations (``states.digest_of``); ``None`` where not all were read."""
 
     def holds_for(self, fingerprint: Fingerprint) -> bool:
-        """Tell whether the file is still the one that was read."""
-        return (self.size, self.mtime_ns) == (fingerprint.size, fingerprint.mtime_ns)
+        """Tell whether all was read, and the file is still the one that was."""
+        is_same = (self.size, self.mtime_ns) == (fingerprint.size, fingerprint.mtime_ns)
+        return is_same and self.digest is not None
 
 
 class ImageRecord(BaseModel):
@@ -225,6 +231,23 @@ class Ledger:
     def round(self, number: int) -> RoundRecord | None:
         """Return what is recorded of a round."""
         return self._read(self._round_path(number), RoundRecord)
+
+    @property
+    def recipe_path(self) -> Path:
+        """Where the recipe last used on the whole project is, once there was one."""
+        return self.house / "recipe.json"
+
+    def recipe(self) -> Recipe | None:
+        """Return the recipe last used on the whole project."""
+        return load_recipe(self.recipe_path) if self.recipe_path.is_file() else None
+
+    def save_recipe(self, recipe: Recipe) -> None:
+        """Record the recipe used on the whole project: every value, whatever it extended."""
+        values = {"extends": None, **recipe.model_dump(mode="json")}
+        data = (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode()
+        with self._files.locked():
+            if not self.recipe_path.is_file() or self.recipe_path.read_bytes() != data:
+                write_atomically(self.recipe_path, data)
 
     def rounds(self) -> list[RoundRecord]:
         """Return every round, first to last."""

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from qpannot.bootstrap.ledger import TAKEN_BACK, ImageRecord, Ledger, Word, now
-from qpannot.bootstrap.states import STATE_KEY, TAG_PREFIX, ImageStatus, mirror, status_of
-from qpannot.errors import FormatError
+from qpannot.bootstrap.states import (
+    STATE_KEY,
+    TAG_PREFIX,
+    ImageStatus,
+    digest_of,
+    mirror,
+    status_of,
+)
+from qpannot.errors import FormatError, QpannotError
 from qpannot.qupath import Project, ProjectImage, gson
 from qpannot.qupath.files import ProjectFiles
 from qpannot.qupath.qpdata.datafile import QpData
@@ -16,17 +25,28 @@ from qpannot.qupath.snapshots import Snapshot
 _HINT = "Choose another one; 'qpannot snapshots' lists them."
 
 
-def restore_image(project: Project, image: ProjectImage, snapshot: Snapshot) -> ImageStatus:
+@dataclass(frozen=True)
+class Restored:
+    """What putting an image's data back came to.
+
+    Parameters
+    ----------
+    status
+        Where the image stands afterwards.
+    lifted
+        What a person had said of the annotations that went, and is taken back; the last first.
+    """
+
+    status: ImageStatus
+    lifted: tuple[Word, ...]
+
+
+def restore_image(project: Project, image: ProjectImage, snapshot: Snapshot) -> Restored:
     """Put an image's data back as it was, and let its state follow.
 
     What a person said of other annotations than those restored is taken back. Proposals count
-    as made where they are in the file again, and as replaced where they are not: a restored
-    proposal is not taken for a corrected one.
-
-    Returns
-    -------
-    ImageStatus
-        Where the image stands afterwards.
+    as made where they are in the file again, and as replaced where they go from it: a restored
+    proposal is not taken for a corrected one, and one that a person had deleted stays deleted.
 
     Raises
     ------
@@ -41,13 +61,18 @@ def restore_image(project: Project, image: ProjectImage, snapshot: Snapshot) -> 
             snapshot.path, f"cannot be restored: {error.reason}", hint=_HINT
         ) from None
     restored = {annotation.id for annotation in annotations}
-    said_of = (snapshot.size, snapshot.path.stat().st_mtime_ns)
+    said_of = digest_of(annotations)
+    present = _present(image)
+    lifted: list[Word] = []
 
     def change(record: ImageRecord) -> None:
         for kept in record.proposals:
-            kept.written |= kept.id in restored
-            kept.replaced = kept.id not in restored
-        while record.word and record.word.data != said_of:
+            if kept.id in restored:
+                kept.written, kept.replaced = True, False
+            elif kept.written and (present is None or kept.id in present):
+                kept.replaced = True  # one that a person had deleted stays rejected
+        while (word := record.word) and word.digest != said_of:
+            lifted.append(word)
             record.words.append(Word(state=TAKEN_BACK, when=now()))
         record.seen = None
 
@@ -58,12 +83,79 @@ def restore_image(project: Project, image: ProjectImage, snapshot: Snapshot) -> 
         ledger.edit_image(image.id, image.name, change)
         image.restore(snapshot)
     mirror(project, ledger, [_status(project, image, ledger)])
-    return _status(project, image, ledger)
+    return Restored(_status(project, image, ledger), tuple(lifted))
+
+
+def _present(image: ProjectImage) -> set[UUID] | None:
+    try:
+        return {annotation.id for annotation in image.annotations()}
+    except QpannotError:
+        return None  # damaged: that is why it is restored
 
 
 def _status(project: Project, image: ProjectImage, ledger: Ledger) -> ImageStatus:
     shown_now = next((each for each in project.images if each.id == image.id), image)
     return status_of(shown_now, ledger)
+
+
+@dataclass(frozen=True)
+class FileChange:
+    """What restoring a project's file or its list of classes changes.
+
+    Parameters
+    ----------
+    come_back, go, change
+        The names of images, or of classes.
+    """
+
+    come_back: tuple[str, ...] = ()
+    go: tuple[str, ...] = ()
+    change: tuple[str, ...] = ()
+
+
+def file_change(snapshot: Snapshot, now: bytes | None) -> FileChange | None:
+    """Return what restoring a snapshot of a project's file or its list of classes would change.
+
+    Parameters
+    ----------
+    now
+        The bytes of the file as it is, ``None`` where it is gone.
+
+    Returns
+    -------
+    FileChange or None
+        ``None`` where what is there now cannot be understood.
+
+    Raises
+    ------
+    FormatError
+        When the snapshot cannot be.
+    """
+    then = _document(snapshot.read(), snapshot.path)
+    try:
+        current = _document(now, snapshot.of) if now is not None else {}
+    except FormatError:
+        return None
+    before, after = _items(_with_marks(then, current)), _items(current)
+    return FileChange(
+        tuple(name for key, (name, _) in before.items() if key not in after),
+        tuple(name for key, (name, _) in after.items() if key not in before),
+        tuple(n for key, (n, value) in before.items() if key in after and after[key][1] != value),
+    )
+
+
+def _items(document: dict[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Return the images or classes of a document by what they are known by: name and values."""
+    images = {
+        str(entry.get("entryID")): (str(entry.get("imageName") or entry.get("entryID")), entry)
+        for entry in document.get("images") or ()
+    }
+    classes = {
+        str(entry.get("name")): (str(entry.get("name")), entry)
+        for entry in document.get("pathClasses") or ()
+        if isinstance(entry, dict)
+    }
+    return images or classes
 
 
 def restore_file(project_path: Path, snapshot: Snapshot) -> bool:
@@ -114,14 +206,15 @@ def _document(data: bytes, path: Path) -> dict[str, Any]:
 
 
 def _with_marks(document: dict[str, Any], current: dict[str, Any]) -> dict[str, Any]:
-    """Return a project's document with the states shown in another; none where that is damaged.
+    """Return a project's document with the states shown in another; none of images it lacks.
 
-    An older state, shown again, would be taken for a person's word.
+    An older state, shown again, would be taken for a person's word. What a person did say stands
+    in the ledger, and is shown again by the next run.
     """
     shown = {str(entry.get("entryID")): entry for entry in current.get("images", [])}
     images = []
     for entry in document.get("images", []):
-        by = shown.get(str(entry.get("entryID")), {} if not current else entry)
+        by = shown.get(str(entry.get("entryID")), {})
         marks = {k: v for k, v in (by.get("metadata") or {}).items() if k == STATE_KEY}
         others = {k: v for k, v in (entry.get("metadata") or {}).items() if k != STATE_KEY}
         tags = [tag for tag in entry.get("tags") or () if not tag.startswith(TAG_PREFIX)]
@@ -132,7 +225,7 @@ def _with_marks(document: dict[str, Any], current: dict[str, Any]) -> dict[str, 
         if sorted(tags) != sorted(entry.get("tags") or ()):
             changed["tags"] = tags
         images.append(changed)
-    return {**document, "images": images}
+    return {**document, "images": images} if "images" in document else document
 
 
 def _last_id(document: dict[str, Any]) -> int:

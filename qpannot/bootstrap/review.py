@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 
-from qpannot.bootstrap.ledger import TAKEN_BACK, Ledger
-from qpannot.bootstrap.states import ImageStatus, State, mirror, record_word, status_of
-from qpannot.errors import UsageError
+from qpannot.bootstrap.ledger import TAKEN_BACK, ImageRecord, Ledger
+from qpannot.bootstrap.states import ImageStatus, State, look, mirror, record_word, status_of
+from qpannot.errors import QpannotError, UsageError
 from qpannot.qupath import Project, ProjectImage
+
+
+@dataclass(frozen=True)
+class Said:
+    """What came of a person's word on images.
+
+    Parameters
+    ----------
+    statuses
+        The images it was recorded of, as they stand afterwards.
+    skipped
+        Those of which it cannot be said, each with the reason.
+    """
+
+    statuses: tuple[ImageStatus, ...]
+    skipped: tuple[tuple[ProjectImage, QpannotError], ...]
 
 
 def say(
@@ -17,8 +35,11 @@ def say(
     *,
     by: str = "",
     allow_empty: bool = False,
-) -> list[ImageStatus]:
+) -> Said:
     """Record that a person says ``state`` of images, and show it in the project.
+
+    Images without annotations are skipped, those that cannot be read, and for a second reader
+    those without a review.
 
     Parameters
     ----------
@@ -28,68 +49,87 @@ def say(
         Whatever the person wants to be known as; may be empty.
     allow_empty
         Accept images without annotations: all of their tissue is then non-tumour.
-
-    Returns
-    -------
-    list of ImageStatus
-        Of the images, afterwards.
-
-    Raises
-    ------
-    UsageError
-        When an image has no annotations and that was not allowed, or a second reader comes
-        before the first. Nothing is recorded then.
     """
     ledger = Ledger.of(project)
     before = [status_of(image, ledger) for image in images]
-    unreadable = [status for status in before if status.error]
-    if unreadable:
-        raise UsageError(f"{unreadable[0].image.name}: {unreadable[0].error}")
-    empty = [status.image.name for status in before if not status.annotations]
-    if empty and not allow_empty:
-        shown = ", ".join(empty[:5]) + (f" and {len(empty) - 5} more" if empty[5:] else "")
-        raise UsageError(
-            f"No annotations on {shown}; nothing was recorded.",
-            hint="Name only slides that have some. Where a person looked and there truly is "
-            "nothing to annotate, say so of that slide with --empty.",
+    skipped = []
+    accepted = []
+    for status in before:
+        if objection := _objection(status, state, allow_empty=allow_empty):
+            skipped.append((status.image, objection))
+            continue
+        accepted.append(status.image)
+        record = ledger.image(status.image.id, status.image.name)
+        seen = look(status.image, record)
+        word = record.word
+        again = word and (word.state, word.by, word.digest) == (state, by, seen.digest)
+        if not again and (status.state is not State.APPROVED or state is State.APPROVED):
+            record_word(ledger, status.image, state.value, by=by)
+    return Said(tuple(_mirrored(project, ledger, accepted)), tuple(skipped))
+
+
+def _objection(status: ImageStatus, state: State, *, allow_empty: bool) -> QpannotError | None:
+    if status.error:
+        return status.error
+    if not status.annotations and not allow_empty:
+        return UsageError(
+            f"No annotations on {status.image.name}.",
+            hint="Where a person looked and there truly is nothing to annotate, say so of that "
+            "slide with --empty.",
         )
-    early = [
-        status.image.name
-        for status in before
-        if status.state not in (State.REVIEWED, State.APPROVED)
-    ]
-    if state is State.APPROVED and early:
-        raise UsageError(
-            f"Not reviewed yet: {', '.join(early)}; nothing was recorded.",
+    if state is State.APPROVED and status.state not in (State.REVIEWED, State.APPROVED):
+        return UsageError(
+            f"Not reviewed yet: {status.image.name}.",
             hint="A second reader comes after the first: 'qpannot approve' without "
             "--second-reader marks slides reviewed.",
         )
-    for status in before:
-        word = ledger.image(status.image.id, status.image.name).word
-        again = word and (word.state, word.by, word.data) == (state, by, _data_of(status.image))
-        if not again and (status.state is not State.APPROVED or state is State.APPROVED):
-            record_word(ledger, status.image, state.value, by=by)
-    return _mirrored(project, ledger, images)
+    return None
 
 
-def _data_of(image: ProjectImage) -> tuple[int, int]:
-    fingerprint = image.fingerprint()
-    return fingerprint.size, fingerprint.mtime_ns
-
-
-def take_back(
-    project: Project, images: Sequence[ProjectImage], *, by: str = ""
-) -> list[ImageStatus]:
+def take_back(project: Project, images: Sequence[ProjectImage], *, by: str = "") -> Said:
     """Take back the last word on each image: approved becomes reviewed, reviewed waits again.
 
-    Also where a correction made a slide reviewed: it then waits until it is saved again.
+    Also where a correction made a slide reviewed: it then waits until it is changed again. Images
+    that cannot be read are skipped.
     """
     ledger = Ledger.of(project)
     statuses = [status_of(image, ledger) for image in images]
     mirror(project, ledger, statuses)  # takes down what was said in QuPath, to be taken back
-    for image in images:
+    readable = [status.image for status in statuses if not status.error]
+    for image in readable:
         record_word(ledger, image, TAKEN_BACK, by=by)
-    return _mirrored(project, ledger, images)
+    skipped = tuple((status.image, status.error) for status in statuses if status.error)
+    return Said(tuple(_mirrored(project, ledger, readable)), skipped)
+
+
+@contextmanager
+def still_waiting(project: Project) -> Iterator[None]:
+    """Let images that a person made wait again wait on, whatever we write meanwhile.
+
+    What a person changes ends the waiting; what a program adds does not.
+    """
+    ledger = Ledger.of(project)
+    waiting = []
+    for image in project.images:
+        with suppress(QpannotError):  # whoever needs what cannot be read says so
+            record = ledger.image(image.id, image.name)
+            back = record.taken_back
+            if back and back.digest and back.digest == look(image, record).digest:
+                waiting.append((image, back.digest))
+    try:
+        yield
+    finally:
+        for image, digest in waiting:
+            _wait_on(ledger, image, digest)
+
+
+def _wait_on(ledger: Ledger, image: ProjectImage, digest: str) -> None:
+    def change(record: ImageRecord) -> None:
+        record.seen = look(image, record)
+        record.words[-1].digest = record.seen.digest
+
+    if look(image, ledger.image(image.id, image.name)).digest != digest:
+        ledger.edit_image(image.id, image.name, change)
 
 
 def _mirrored(

@@ -7,19 +7,22 @@ is never more than proposed. What was taken back stays so until the annotations 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+import shapely
 from shapely import make_valid
 from shapely.geometry.base import BaseGeometry
 
 from qpannot.bootstrap.ledger import ImageRecord, Ledger, Seen, Word, now
-from qpannot.bootstrap.proposals import is_proposal, is_untouched
+from qpannot.console import Each, silent
 from qpannot.errors import QpannotError
 from qpannot.qupath import Annotation, ImageChanges, Project, ProjectImage
 from qpannot.qupath.glancing import glance_at
+from qpannot.qupath.proposals import FINGERPRINT, is_proposal, is_untouched
 from qpannot.qupath.server import is_there
 
 STATE_KEY = "qpannot.state"
@@ -79,7 +82,7 @@ class ImageStatus:
 def survey(
     project: Project,
     ledger: Ledger,
-    each: Callable[[ProjectImage, int, int], None] = lambda image, done, total: None,
+    each: Each = silent,
     *,
     at_a_glance: bool = False,
 ) -> list[ImageStatus]:
@@ -90,13 +93,13 @@ def survey(
     Parameters
     ----------
     each
-        Called before each image with it, how many are done, and how many there are.
+        Told of each image before it is looked at, in the stage ``Looking``.
     at_a_glance
         Read no more of images that were never proposed for than shows their state.
     """
     statuses = []
     for done, image in enumerate(project.images):
-        each(image, done, len(project.images))
+        each("Looking", image.name, done, len(project.images))
         folder = project.folder / "data" / image.id if at_a_glance else None
         statuses.append(status_of(image, ledger, folder))
     return statuses
@@ -154,9 +157,9 @@ def status_of(image: ProjectImage, ledger: Ledger, folder: Path | None = None) -
 def glance(image: ProjectImage, record: ImageRecord, folder: Path) -> Seen | None:
     """Return what is to be seen in the image's annotations, if its summary and a first look tell.
 
-    They do where nothing was ever proposed, and either no class counts or an area that a person
-    drew lies near the start of the data: a line or point among the first decides nothing. How many
-    areas were drawn is not told.
+    They do where nothing was ever proposed, no word said, and either no class counts or an area
+    that a person drew lies near the start of the data: a line or point among the first decides
+    nothing. How many areas were drawn is not told.
 
     Parameters
     ----------
@@ -170,16 +173,16 @@ def glance(image: ProjectImage, record: ImageRecord, folder: Path) -> Seen | Non
     """
     fingerprint = image.fingerprint()
     is_known = record.seen is not None and record.seen.holds_for(fingerprint)
-    was_proposed_for = bool(record.proposals) or STATE_KEY in image.metadata
-    if is_known or was_proposed_for or (found := glance_at(folder)) is None:
+    in_the_loop = bool(record.proposals or record.words) or STATE_KEY in image.metadata
+    if is_known or in_the_loop or (found := glance_at(folder)) is None:
         return None
     if not found.annotations:
         return None  # `look` tells as much from the summary
+    if found.mentions(FINGERPRINT):
+        return None  # proposals of another project, or of a ledger that is gone
     drawn = 0
     if any(counts_as_area(name) for name in found.class_names):
         for some in found.first_annotations():
-            if any(is_proposal(annotation) for annotation in some):
-                return None
             drawn = sum(is_drawn_area(annotation) for annotation in some)
             if drawn:
                 break
@@ -217,7 +220,22 @@ def look(image: ProjectImage, record: ImageRecord) -> Seen:
         annotations=len(annotations),
         proposals=len(proposals),
         drawn=drawn,
+        digest=digest_of(annotations),
     )
+
+
+def digest_of(annotations: Sequence[Annotation]) -> str:
+    """Return a digest of what a person may change of annotations: outline, class, name, lock.
+
+    The same for the same annotations in any file, whoever wrote that and when.
+    """
+    digest = hashlib.sha256()
+    outlines = shapely.to_wkb([annotation.geometry for annotation in annotations], byte_order=1)
+    for annotation, outline in zip(annotations, outlines, strict=True):
+        told = (str(annotation.id), annotation.class_name, annotation.name, annotation.locked)
+        digest.update(repr(told).encode("utf-8", "backslashreplace"))
+        digest.update(outline)
+    return digest.hexdigest()[:16]
 
 
 def is_drawn_area(annotation: Annotation) -> bool:
@@ -260,9 +278,9 @@ def _judge(image: ProjectImage, record: ImageRecord, seen: Seen) -> tuple[State,
     if said and word:
         by = f" {word.where}" if word.where else ""
         by += f" by {word.by}" if word.by else ""
-        changed = word.data and word.data != (seen.size, seen.mtime_ns)
-        return said, f"{said}{by} on {word.when[:10]}{'; saved again since' if changed else ''}"
-    if back and back.data == (seen.size, seen.mtime_ns) and seen.annotations:
+        changed = word.digest and word.digest != seen.digest
+        return said, f"{said}{by} on {word.when[:10]}{'; changed since' if changed else ''}"
+    if back and back.digest and back.digest == seen.digest and seen.annotations:
         return State.PROPOSED, f"taken back on {back.when[:10]}, waits for a person"
     return _tell(record, seen)
 
@@ -293,11 +311,14 @@ def _is_rejected(record: ImageRecord, seen: Seen) -> bool:
 def record_word(
     ledger: Ledger, image: ProjectImage, state: str, *, by: str = "", where: str = ""
 ) -> None:
-    """Record what a person said of an image, and of which data file."""
-    fingerprint = image.fingerprint()
-    data = (fingerprint.size, fingerprint.mtime_ns)
-    word = Word(state=state, by=by, where=where, when=now(), data=data)
-    ledger.edit_image(image.id, image.name, lambda record: record.words.append(word))
+    """Record what a person said of an image, and of which annotations."""
+
+    def change(record: ImageRecord) -> None:
+        record.seen = look(image, record)
+        word = Word(state=state, by=by, where=where, when=now(), digest=record.seen.digest)
+        record.words.append(word)
+
+    ledger.edit_image(image.id, image.name, change)
 
 
 def mirror(project: Project, ledger: Ledger, statuses: Iterable[ImageStatus]) -> None:

@@ -90,6 +90,8 @@ def main() -> None:
 
 
 def _show(error: QpannotError) -> None:
-    from qpannot.console import show_error
+    from qpannot.console import show_error, show_json
 
     show_error(error)
+    if "--json" in sys.argv:  # a script reads what we write, and nothing was written yet
+        show_json({"error": error.message, "next": error.hint, "exit_code": error.exit_code})

@@ -26,7 +26,13 @@ ProjectArgument = Annotated[
     ),
 ]
 RecipeOption = Annotated[
-    str, typer.Option("--recipe", "-r", help="A shipped recipe (h2gnet, quick) or a YAML file.")
+    str | None,
+    typer.Option(
+        "--recipe",
+        "-r",
+        help="A shipped recipe (h2gnet, quick) or a YAML file; by default the one last used on "
+        "the project, at first h2gnet.",
+    ),
 ]
 SetOption = Annotated[
     list[str] | None,
@@ -76,17 +82,25 @@ def select_images(project: Project, wanted: Sequence[str]) -> list[ProjectImage]
     Raises
     ------
     UsageError
-        When one of them stands for no image.
+        When one of them stands for no image, or the name of one for several.
     """
     chosen: dict[str, ProjectImage] = {}
     for text in wanted:
         low = text.lower()
-        found = (
+        named = (
             [image for image in project.images if image.name == text]
             or [image for image in project.images if image.id == text]
             or [image for image in project.images if low in _short_names(image.name)]
-            or [image for image in project.images if fnmatch.fnmatch(image.name.lower(), low)]
         )
+        if len(named) > 1:
+            ids = ", ".join(image.id for image in named)
+            raise UsageError(
+                f"{project.path}: {len(named)} images are called {text!r}.",
+                hint=f"Give their IDs: {ids}. 'qpannot status' shows which is which.",
+            )
+        found = named or [
+            image for image in project.images if fnmatch.fnmatch(image.name.lower(), low)
+        ]
         if not found:
             names = [image.name for image in project.images]
             nearest = difflib.get_close_matches(text, names, n=1)

@@ -20,8 +20,8 @@ def demo(
 ) -> None:
     """Make synthetic slides with known tumours, a QuPath project of them, and run round 1.
 
-    Open the project in QuPath afterwards, or look at the pictures it writes. Repeating the
-    command goes on where it was.
+    Six slides take one to two minutes. Open the project in QuPath afterwards, or look at the
+    pictures it writes. Repeating the command goes on where it was.
 
     Example: qpannot demo
     """
@@ -34,21 +34,26 @@ def demo(
     from qpannot.bootstrap.states import survey
     from qpannot.cli.drawing import write_pictures
     from qpannot.cli.loop import show_outcome
-    from qpannot.console import progress, say
-    from qpannot.demo import make_demo_slides
+    from qpannot.console import progress, say, stages
+    from qpannot.demo import DemoSlide, make_demo_slides
     from qpannot.linking import describe_slide
     from qpannot.qupath import open_project
     from qpannot.recipe import load_recipe
 
-    done = count(1)
+    made_so_far = count(1)
     with progress("Making slides") as advance:
+
+        def next_after(slide: DemoSlide) -> None:
+            if (done := next(made_so_far)) < slides:
+                advance(f"after {slide.name}", done, slides)
+
         advance("the first, with its textures", 0, slides)
         made = make_demo_slides(
             folder / "slides",
             count=slides,
             seed=seed,
             size_px=size,
-            progress=lambda slide: advance(f"after {slide.name}", next(done), slides),
+            progress=next_after,
         )
     project_folder = folder / "project"
     exists = bool(list(project_folder.glob("*.qpproj")))
@@ -65,12 +70,8 @@ def demo(
                 if slide.path.name not in known
             ]
         )
-        with progress("Proposing") as advance:
-            outcome = bootstrap(
-                project,
-                load_recipe("quick"),
-                each=lambda image, done, total: advance(image.name, done, total),
-            )
+        with stages(quiet=("Looking",)) as each:
+            outcome = bootstrap(project, load_recipe("quick"), each=each)
         write_pictures(survey(project, Ledger.of(project)), folder / "pictures")
         show_outcome(project, outcome)
         truth = {slide.path.name: slide for slide in made}

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from qpannot.bootstrap.states import ImageStatus
 from qpannot.console import progress
-from qpannot.errors import QpannotError
+from qpannot.errors import QpannotError, SlideError
+from qpannot.geometry import Size
 from qpannot.linking import THUMBNAIL, open_image
 from qpannot.pictures import CELL, captioned, contact_sheet, file_name, outlined, read_thumbnail
 from qpannot.qupath import ProjectImage
@@ -35,12 +37,7 @@ def write_pictures(
             image = status.image
             advance(image.name, done, len(statuses))
             try:
-                size = image.server.size
-                if image.thumbnail_path and size:
-                    overview = read_thumbnail(image.thumbnail_path)
-                else:
-                    with open_image(image) as slide:
-                        overview, size = slide.thumbnail(THUMBNAIL), slide.size
+                overview, size = _overview(image)
                 annotations = image.annotations()
             except QpannotError as error:
                 failed.append((image, error))
@@ -55,3 +52,18 @@ def write_pictures(
     if cells:
         contact_sheet(cells).save(folder / "overview.png")
     return written, failed
+
+
+def _overview(image: ProjectImage) -> tuple[npt.NDArray[np.uint8], Size]:
+    """Return a small picture of a slide as it is now, and the slide's size.
+
+    QuPath's thumbnail, which stays what it was when another file is linked, only where the slide
+    cannot be read.
+    """
+    try:
+        with open_image(image) as slide:
+            return slide.thumbnail(THUMBNAIL), slide.size
+    except SlideError:
+        if image.thumbnail_path is None or image.server.size is None:
+            raise
+        return read_thumbnail(image.thumbnail_path), image.server.size

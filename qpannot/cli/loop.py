@@ -20,8 +20,11 @@ from qpannot.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from qpannot.bootstrap.loop import Outcome
+    from collections.abc import Sequence
+
+    from qpannot.bootstrap.outcome import Outcome
     from qpannot.bootstrap.states import ImageStatus
+    from qpannot.errors import QpannotError
     from qpannot.qupath import Project
 
 
@@ -31,7 +34,7 @@ def bootstrap(
         list[str] | None,
         typer.Option("--image", "-i", help="Only these: a name, an ID or a pattern; repeatable."),
     ] = None,
-    recipe: RecipeOption = "h2gnet",
+    recipe: RecipeOption = None,
     set_: SetOption = None,
     mpp: MppOption = None,
     backend: BackendOption = "auto",
@@ -44,6 +47,9 @@ def bootstrap(
     does nothing twice. With --image, proposals that nobody touched are made anew, so that other
     settings can be tried.
 
+    The project keeps the recipe: what --recipe and --set gave without --image holds for later
+    runs, until others are given.
+
     Examples:
 
       qpannot bootstrap study
@@ -52,37 +58,55 @@ def bootstrap(
 
       qpannot bootstrap study --image 'case-1*' --set tissue.threshold=220
     """
+    from qpannot.bootstrap.ledger import Ledger
     from qpannot.bootstrap.loop import bootstrap as step
-    from qpannot.console import progress, show_json
+    from qpannot.console import show_json, stages
     from qpannot.qupath import open_project
-    from qpannot.recipe import load_recipe
+    from qpannot.recipe import BASE, load_recipe
 
-    loaded = load_recipe(recipe, set_ or ())
     resolution = parse_mpp(mpp)
     with open_project(project, "r+", backend) as opened:  # type: ignore[arg-type]
+        kept = Ledger.of(opened).recipe_path
+        loaded = load_recipe(recipe or (kept if kept.is_file() else BASE), set_ or ())
         only = select_images(opened, images) if images else None
-        with progress("Proposing") as advance:
-            outcome = step(
-                opened,
-                loaded,
-                only=only,
-                mpp=resolution,
-                each=lambda image, done, total: advance(image.name, done, total),
-            )
+        with stages(quiet=("Looking",)) as each:
+            outcome = step(opened, loaded, only=only, mpp=resolution, each=each)
         if json:
             show_json(_outcome_json(opened, outcome))
         else:
             show_outcome(opened, outcome)
+            if (recipe or set_) and only is None:
+                _say_what_stays(outcome)
     if outcome.failed:
         raise typer.Exit(SKIPPED)
 
 
+def _say_what_stays(outcome: Outcome) -> None:
+    """Say of which proposals the recipe given just now is not."""
+    from qpannot.bootstrap.states import State
+    from qpannot.console import counted, say
+
+    made = {proposed.image_id for proposed in outcome.proposed}
+    stay = [
+        status
+        for status in outcome.statuses
+        if status.state is State.PROPOSED and status.image.id not in made
+    ]
+    if stay:
+        say(
+            f"{counted(len(stay), 'earlier proposal')} stayed as made, with other settings perhaps:"
+            " --recipe and --set hold for slides without one. To make some anew: --image NAME"
+        )
+
+
 def show_outcome(project: Project, outcome: Outcome) -> None:
     """Say what a run of bootstrap did, how things stand, and what comes next."""
-    from qpannot.bootstrap.advice import next_steps
+    from qpannot.bootstrap.advice import labels, next_steps
     from qpannot.console import counted, say, show_next, show_skipped
 
-    show_skipped((image.name, error) for image, error in outcome.failed)
+    called = labels(project.images)
+    at_once = outcome.recipe.round.slides
+    show_skipped((called.get(image.id, image.name), error) for image, error in outcome.failed)
     if outcome.round is None:
         say(
             "Nothing to propose. (Other settings for proposals that nobody touched: "
@@ -94,17 +118,21 @@ def show_outcome(project: Project, outcome: Outcome) -> None:
             area = f", {proposed.area_mm2:.3g} mm²"
         count = counted(proposed.annotations, "annotation")
         anew = ", in place of an untouched proposal" if proposed.replaced else ""
-        say(f"  {proposed.name}: {count}{area}{anew} ({proposed.seconds:.1f} s)")
+        name = called.get(proposed.image_id, proposed.name)
+        say(f"  {name}: {count}{area}{anew} ({proposed.seconds:.1f} s)")
     for image in outcome.empty:
-        say(f"  {image.name}: no tissue found")
+        say(f"  {called.get(image.id, image.name)}: no tissue found")
     for status in outcome.left_alone:
-        say(f"  {status.image.name}: left alone, it is {status.state} ({status.reason})")
+        name = called.get(status.image.id, status.image.name)
+        say(f"  {name}: left alone, it is {status.state} ({status.reason})")
     if outcome.round is not None:
         skipped = f", {len(outcome.failed)} skipped" if outcome.failed else ""
         made = counted(len(outcome.proposed), "slide")
-        say(f"Round {outcome.round}: proposed for {made}{skipped}.")
+        limit = f" (no more than {at_once} wait at one time)" if at_once else ""
+        recipe = f", recipe {outcome.recipe.name}{limit}"
+        say(f"Round {outcome.round}: proposed for {made}{skipped}{recipe}.")
     say(f"{counted(len(outcome.statuses), 'image')}: {_counts_text(outcome.statuses)}.")
-    show_next(next_steps(outcome.statuses, project.path))
+    show_next(next_steps(outcome.statuses, project.path, at_once=at_once))
 
 
 def _counts(statuses: list[ImageStatus]) -> dict[str, int]:
@@ -124,6 +152,7 @@ def _outcome_json(project: Project, outcome: Outcome) -> dict[str, Any]:
 
     return {
         "project": str(project.path),
+        "recipe": outcome.recipe.name,
         "round": outcome.round,
         "proposed": [asdict(proposed) for proposed in outcome.proposed],
         "nothing_found": [image.name for image in outcome.empty],
@@ -133,7 +162,7 @@ def _outcome_json(project: Project, outcome: Outcome) -> dict[str, Any]:
             for image, error in outcome.failed
         ],
         "states": _counts(outcome.statuses),
-        "next": next_steps(outcome.statuses, project.path),
+        "next": next_steps(outcome.statuses, project.path, at_once=outcome.recipe.round.slides),
     }
 
 
@@ -157,45 +186,34 @@ def status(
 
       qpannot status study --pictures look      then open look/overview.png
     """
-    from qpannot.bootstrap.advice import next_steps
+    from qpannot.bootstrap.advice import labels, next_steps
     from qpannot.bootstrap.ledger import Ledger
     from qpannot.bootstrap.states import survey
     from qpannot.cli.drawing import write_pictures
-    from qpannot.console import (
-        counted,
-        progress,
-        say,
-        show_json,
-        show_next,
-        show_skipped,
-        show_table,
-    )
+    from qpannot.console import say, show_json, show_next, show_skipped, stages
     from qpannot.qupath import open_project
 
     with open_project(project, "r", backend) as opened:  # type: ignore[arg-type]
-        with progress("Looking", lines=False) as advance:
-            statuses = survey(
-                opened,
-                Ledger.of(opened),
-                each=lambda image, done, total: advance(image.name, done, total),
-                at_a_glance=True,
-            )
+        ledger = Ledger.of(opened)
+        with stages(quiet=("Looking",)) as each:
+            statuses = survey(opened, ledger, each, at_a_glance=True)
         drawn, failed = write_pictures(statuses, pictures) if pictures else ({}, [])
-        advice = next_steps(statuses, opened.path)
+        called, recipe = labels(opened.images), ledger.recipe()
+        at_once = recipe.round.slides if recipe else None
+        advice = next_steps(statuses, opened.path, at_once=at_once)
         if json:
             show_json(
                 {
                     "project": str(opened.path),
+                    "recipe": recipe.name if recipe else None,
                     "images": [_status_json(status, drawn) for status in statuses],
                     "states": _counts(statuses),
                     "next": advice,
                 }
             )
         else:
-            columns = ("id", "image", "state", "annotations", "round", "why")
-            show_table(columns, [_row(status) for status in statuses])
-            show_skipped((image.name, error) for image, error in failed)
-            say(f"{counted(len(statuses), 'image')}: {_counts_text(statuses)}.")
+            _show_table(statuses)
+            show_skipped((called[image.id], error) for image, error in failed)
             if pictures:
                 say(f"Pictures: {pictures / 'overview.png'}")
             show_next(advice)
@@ -260,13 +278,15 @@ def approve(
         typer.Option("--take-back", help="Undo: approved becomes reviewed, reviewed waits again."),
     ] = False,
     by: Annotated[str, typer.Option(help="Who says so, if that is to be recorded.")] = "",
+    backend: BackendOption = "auto",
     json: JsonOption = False,
 ) -> None:
     """Say that the annotations of slides are right as they are.
 
     Marks them reviewed, so that a network may learn from them; with --second-reader approved,
     which needs a review first. A slide whose proposal was corrected in QuPath counts as reviewed
-    without this; --take-back makes it wait again, until it is saved again.
+    without this; --take-back makes it wait again, until it is changed and saved again. Of
+    several, those without annotations are skipped and named.
 
     Examples:
 
@@ -274,10 +294,11 @@ def approve(
 
       qpannot approve 'case-*' --project study --second-reader --by AB
     """
+    from qpannot.bootstrap.advice import labels
     from qpannot.bootstrap.review import say as say_of
     from qpannot.bootstrap.review import take_back as take_back_of
     from qpannot.bootstrap.states import State
-    from qpannot.console import counted, say, show_json, show_table
+    from qpannot.console import show_json, show_skipped
     from qpannot.errors import UsageError
     from qpannot.qupath import open_project
 
@@ -291,16 +312,44 @@ def approve(
         raise UsageError(
             "Which images?", hint="Name them: qpannot approve case-1.svs --project study"
         )
-    with open_project(project, "r+") as opened:
+    with open_project(project, "r+", backend) as opened:  # type: ignore[arg-type]
         chosen = select_images(opened, images)
+        called = labels(opened.images)
         if take_back:
-            statuses = take_back_of(opened, chosen, by=by)
+            said = take_back_of(opened, chosen, by=by)
         else:
             state = State.APPROVED if second_reader else State.REVIEWED
-            statuses = say_of(opened, chosen, state, by=by, allow_empty=empty)
+            said = say_of(opened, chosen, state, by=by, allow_empty=empty)
+    if not said.statuses and said.skipped:
+        raise _refusal([(called[image.id], error) for image, error in said.skipped])
+    statuses = list(said.statuses)
     if json:
-        show_json([_status_json(status, {}) for status in statuses])
-        return
+        skipped = [
+            {"id": image.id, "name": image.name, "error": error.message, "next": error.hint}
+            for image, error in said.skipped
+        ]
+        show_json({"images": [_status_json(status, {}) for status in statuses], "skipped": skipped})
+    else:
+        show_skipped((called[image.id], error) for image, error in said.skipped)
+        _show_table(statuses)
+    if said.skipped:
+        raise typer.Exit(SKIPPED)
+
+
+def _refusal(skipped: Sequence[tuple[str, QpannotError]]) -> QpannotError:
+    """Return the error where nothing could be said of any image."""
+    from qpannot.errors import UsageError
+
+    (_, first), names = skipped[0], [name for name, _ in skipped]
+    if len(skipped) == 1:
+        return first
+    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if names[5:] else "")
+    return UsageError(f"Nothing was recorded of {shown}. {first.message}", hint=first.hint)
+
+
+def _show_table(statuses: list[ImageStatus]) -> None:
+    from qpannot.console import counted, say, show_table
+
     columns = ("id", "image", "state", "annotations", "round", "why")
     show_table(columns, [_row(status) for status in statuses])
     say(f"{counted(len(statuses), 'image')}: {_counts_text(statuses)}.")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from qpannot.cli.common import SKIPPED, JsonOption, MppOption, parse_mpp
+from qpannot.cli.common import SKIPPED, BackendOption, JsonOption, MppOption, parse_mpp
 
 if TYPE_CHECKING:
     from qpannot.linking import Relinked
+    from qpannot.qupath.protocol import Mode
 
 IMAGE_TYPES = {
     "he": "BRIGHTFIELD_H_E",
@@ -35,6 +37,7 @@ def init(
         ),
     ] = "he",
     mpp: MppOption = None,
+    backend: BackendOption = "auto",
     json: JsonOption = False,
 ) -> None:
     """Make a QuPath project of slides, or add slides to one.
@@ -59,14 +62,16 @@ def init(
             find_slides(slides),
             mpp=parse_mpp(mpp),
             image_type=IMAGE_TYPES[image_type.lower()],
+            backend=backend,  # type: ignore[arg-type]
             each=lambda file, done, total: advance(file.name, done, total),
         )
-    if json:
+    if json and result.project:
         show_json(
             {
-                "project": str(result.project) if result.project else None,
+                "project": str(result.project),
                 "added": [image.name for image in result.added],
                 "known": len(result.known),
+                "mpp_stated": result.stated,
                 "parts": [str(path) for path in result.parts],
                 "failed": {str(path): str(error) for path, error in result.failed},
                 "images": result.images,
@@ -83,7 +88,10 @@ def init(
     if not json:
         added = counted(len(result.added), "slide")
         say(f"{result.project}: {added} added, {counted(result.images, 'image')} in all.")
-        show_next([f"qpannot bootstrap {output}"])
+        if result.stated:
+            known = counted(result.stated, "slide")
+            say(f"{known} that the project had already got the resolution {mpp} µm/px.")
+        show_next([f"qpannot bootstrap {shlex.quote(str(output))}"])
     if result.failed:
         raise typer.Exit(SKIPPED)
 
@@ -119,9 +127,10 @@ def relink(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be done; change nothing.")
     ] = False,
+    backend: BackendOption = "auto",
     json: JsonOption = False,
 ) -> None:
-    """Find slides that moved and point the project to them.
+    """Find slides that moved, or whose place another took, and point the project to them.
 
     A file is taken when it is the slide: by its fingerprint, whatever its name is now, or by its
     name, size and picture (QuPath's thumbnail). Where several files could be it, they are named
@@ -147,7 +156,11 @@ def relink(
     for place in places:
         if not place.exists():
             raise UsageError(f"{place}: there is no such file or folder.")
-    with open_project(project, "r" if dry_run else "r+") as opened, progress("Relinking") as each:
+    mode: Mode = "r" if dry_run else "r+"
+    with (
+        open_project(project, mode, backend) as opened,  # type: ignore[arg-type]
+        progress("Relinking") as each,
+    ):
         if images:
             chosen = select_images(opened, images)
             results = linking.link_to(

@@ -93,7 +93,7 @@ def snapshots(
     if restore is None:
         _list(path, images, {file: of[file]} if file else {} if images else of, backend, json=json)
     elif file:
-        _restore_file(path, file, of[file], restore, json=json)
+        _restore_file(path, file, of[file], restore, backend, json=json)
     elif images:
         _restore_image(path, images, restore, backend, json=json)
     else:
@@ -143,25 +143,43 @@ def _list(
     for name, file in files.items():
         now = file.read_bytes() if file.is_file() else None
         for each in store.snapshots(file.absolute()):
-            same = each.size == len(now or b"") and each.read() == now
-            rows.append(Row(name, None, each, restoring="nothing: the same as now" if same else ""))
+            rows.append(_file_row(name, each, now))
     if json:
         show_json([_as_json(row) for row in rows])
     else:
-        columns = ("image", "number", "saved", "size", "annotations", "restoring changes")
+        named = shlex.quote(str(path))
+        columns = ("image", "number", "there until", "size", "annotations", "restoring changes")
         show_table(columns, [_cells(row) for row in rows])
         total = sum(row.snapshot.size for row in rows)
         say(f"{counted(len(rows), 'snapshot')}, {_size(total)}.")
         if unread:
-            show_next([f"see what they hold: qpannot snapshots {path} --image NAME"])
+            show_next([f"see what they hold: qpannot snapshots {named} --image NAME"])
         if rows:
-            named = shlex.quote(str(path))
             of = f"--file {next(iter(files))}" if len(files) == 1 else "--image NAME"
             show_next([f"put one back: qpannot snapshots {named} {of} --restore NUMBER"])
     if problem:
         show_error(problem)
     if problem or any(row.error for row in rows):
         raise typer.Exit(SKIPPED)
+
+
+def _file_row(name: str, snapshot: Snapshot, now: bytes | None) -> Row:
+    from qpannot.bootstrap.restoring import file_change
+
+    try:
+        change = file_change(snapshot, now)
+    except QpannotError as error:
+        return Row(name, None, snapshot, error=error.message)
+    if change is None:
+        return Row(name, None, snapshot, restoring="what is there now cannot be read")
+    noun = "image" if name == "project" else "class"
+    told = _told(len(change.come_back), len(change.go), len(change.change))
+    return Row(name, None, snapshot, restoring=told or f"no {noun}")
+
+
+def _told(come_back: int, go: int, change: int) -> str:
+    counts = {"come back": come_back, "go": go, "change": change}
+    return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
 
 
 def _unread(found: Sequence[tuple[ProjectImage, Sequence[Snapshot]]]) -> list[Row]:
@@ -200,14 +218,12 @@ def _change(then: Sequence[Annotation], now: Sequence[Annotation] | None) -> str
         return "what is there now cannot be read"
     before = {each.id: each for each in then}
     after = {each.id: each for each in now}
-    counts = {
-        "come back": len(before.keys() - after.keys()),
-        "go": len(after.keys() - before.keys()),
-        "change": sum(
-            bool(differences(before[key], after[key])) for key in before.keys() & after.keys()
-        ),
-    }
-    told = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    both = before.keys() & after.keys()
+    told = _told(
+        len(before.keys() - after.keys()),
+        len(after.keys() - before.keys()),
+        sum(bool(differences(before[key], after[key])) for key in both),
+    )
     return told or "no annotation"
 
 
@@ -216,14 +232,19 @@ def _cells(row: Row) -> tuple[str, ...]:
     if row.error:
         counted = f"unreadable: {row.error}"
     elif row.image_id is None:
-        counted = ""
+        counted = ""  # of images, not of the project's own files
     elif row.classes is not None:
         counted = str(row.classes.total())
         if row.classes:
             counted += f" ({', '.join(f'{name} {n}' for name, n in row.classes.most_common())})"
-    saved = f"{row.snapshot.saved.astimezone():%Y-%m-%d %H:%M:%S}"
     name = row.name if row.image_id is not None else f"--file {row.name}"
-    return name, str(row.snapshot.number), saved, _size(row.snapshot.size), counted, row.restoring
+    number, size = str(row.snapshot.number), _size(row.snapshot.size)
+    return name, number, _until(row.snapshot), size, counted, row.restoring
+
+
+def _until(snapshot: Snapshot) -> str:
+    # from its name: the time of the file is that of a copy where the project was copied
+    return f"{snapshot.taken.astimezone():%Y-%m-%d %H:%M:%S}"
 
 
 def _as_json(row: Row) -> dict[str, Any]:
@@ -232,8 +253,7 @@ def _as_json(row: Row) -> dict[str, Any]:
         "image": row.name if row.image_id is not None else None,
         "file": row.name if row.image_id is None else None,
         "number": row.snapshot.number,
-        "saved": row.snapshot.saved.isoformat(),
-        "replaced": row.snapshot.taken.isoformat(),
+        "there_until": row.snapshot.taken.isoformat(),
         "size": row.snapshot.size,
         "path": str(row.snapshot.path),
         "annotations": None if row.classes is None else row.classes.total(),
@@ -248,6 +268,7 @@ def _size(size: int) -> str:
 
 
 def _restore_image(path: Path, wanted: list[str], number: int, backend: str, *, json: bool) -> None:
+    from qpannot.bootstrap.advice import labels
     from qpannot.bootstrap.restoring import restore_image
     from qpannot.console import counted, say, show_json
     from qpannot.qupath import open_project
@@ -255,12 +276,14 @@ def _restore_image(path: Path, wanted: list[str], number: int, backend: str, *, 
     with open_project(path, "r+", backend) as opened:  # type: ignore[arg-type]
         chosen = select_images(opened, wanted)
         if len(chosen) != 1:
-            names = ", ".join(image.name for image in chosen[:5])
+            called = labels(opened.images)
+            names = ", ".join(called[image.id] for image in chosen[:5])
             raise UsageError(f"Restore which of {names}?", hint="Name one image, or give its ID.")
         image = chosen[0]
         snapshot = _numbered(image.snapshots(), number, image.name)
         was_there = snapshot.of.exists()
-        status = restore_image(opened, image, snapshot)
+        restored = restore_image(opened, image, snapshot)
+        status = restored.status
         kept = image.snapshots()[-1] if was_there else None
     if json:
         show_json(
@@ -272,19 +295,28 @@ def _restore_image(path: Path, wanted: list[str], number: int, backend: str, *, 
                 "state": status.state.value,
                 "why": status.reason,
                 "annotations": status.annotations,
+                "taken_back": [word.model_dump(mode="json") for word in restored.lifted],
             }
         )
         return
     count = counted(status.annotations or 0, "annotation")
-    say(f"{image.name}: {count}, as saved on {snapshot.saved.astimezone():%Y-%m-%d %H:%M:%S}.")
+    say(f"{image.name}: {count}, as there until {_until(snapshot)}.")
+    for word in restored.lifted:
+        by = f" by {word.by}" if word.by else ""
+        say(
+            f"Taken back: {word.state}{by} on {word.when[:10]}, which was said of the annotations "
+            "that went. Where it holds for these too, say it again: qpannot approve"
+        )
     say(f"It is {status.state} ({status.reason}).")
     _say_undo(f"--image {image.id}", kept, path)
     say("If the image is open in QuPath, reload it there (File > Reload data): saving would undo.")
 
 
-def _restore_file(path: Path, name: str, of: Path, number: int, *, json: bool) -> None:
-    from qpannot.bootstrap.restoring import restore_file
-    from qpannot.console import say, show_json
+def _restore_file(
+    path: Path, name: str, of: Path, number: int, backend: str, *, json: bool
+) -> None:
+    from qpannot.bootstrap.restoring import FileChange, file_change, restore_file
+    from qpannot.console import counted, say, show_json
     from qpannot.qupath import open_project
     from qpannot.qupath.files import ProjectFiles
 
@@ -292,16 +324,32 @@ def _restore_file(path: Path, name: str, of: Path, number: int, *, json: bool) -
     of = of.absolute()
     snapshot = _numbered(store.snapshots(of), number, of.name)
     was_there = of.exists()
+    change = file_change(snapshot, of.read_bytes() if was_there else None) or FileChange()
     changed = restore_file(path.absolute(), snapshot)
     kept = store.snapshots(of)[-1] if was_there else None
-    with open_project(path, "r") as opened:
+    with open_project(path, "r", backend) as opened:  # type: ignore[arg-type]
         images, classes = len(opened.images), len(opened.classes)
     if json:
-        kept_as = kept.number if kept else None
-        show_json({"file": name, "restored": number, "kept_as": kept_as, "changed": changed})
+        show_json(
+            {
+                "file": name,
+                "restored": number,
+                "kept_as": kept.number if kept else None,
+                "changed": changed,
+                "come_back": change.come_back,
+                "gone": change.go,
+            }
+        )
         return
-    holds = f"{images} images" if name == "project" else f"{classes} classes"
-    say(f"{of.name}: {holds}, as saved on {snapshot.saved.astimezone():%Y-%m-%d %H:%M:%S}.")
+    holds = counted(images, "image") if name == "project" else f"{classes} classes"
+    say(f"{of.name}: {holds}, as there until {_until(snapshot)}.")
+    if change.come_back and was_there:
+        say(f"Back: {', '.join(change.come_back)}.")
+    if change.go:
+        stays = ""
+        if name == "project":
+            stays = " Their annotations lie in the project's folder still, and undoing shows them."
+        say(f"Gone: {', '.join(change.go)}.{stays}")
     _say_undo(f"--file {name}", kept, path)
     say("If the project is open in QuPath, open it again there: saving would undo this.")
 
@@ -313,7 +361,7 @@ def _say_undo(which: str, kept: Snapshot | None, path: Path) -> None:
         return
     say(
         f"What was there is snapshot {kept.number}; to undo this: "
-        f"qpannot snapshots {path} {which} --restore {kept.number}"
+        f"qpannot snapshots {shlex.quote(str(path))} {which} --restore {kept.number}"
     )
 
 

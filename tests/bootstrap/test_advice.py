@@ -1,15 +1,18 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+import shlex
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from qpannot.bootstrap.advice import next_steps
+from qpannot.bootstrap.advice import labels, next_steps
 from qpannot.bootstrap.ledger import Ledger
 from qpannot.bootstrap.loop import bootstrap
 from qpannot.bootstrap.review import say
 from qpannot.bootstrap.states import State, survey
+from qpannot.linking import describe_slide
 from qpannot.qupath import Project, open_project
 from qpannot.recipe import load_recipe
 
@@ -33,6 +36,46 @@ def test_the_advice_follows_the_loop(project: Project) -> None:
     assert "without annotations;" not in advice(project)
     say(project, project.images, State.REVIEWED, allow_empty=True)
     assert "second reader" in advice(project)
+
+
+def test_a_full_batch_is_said_to_be_and_no_command_named_that_would_do_nothing(
+    project: Project,
+) -> None:
+    recipe = load_recipe("h2gnet", ["round.slides=1", "tissue.min_area_um2=10000"])
+    statuses = bootstrap(project, recipe).statuses
+    told = "\n".join(next_steps(statuses, project.path, at_once=recipe.round.slides))
+    assert "2 slides without annotations: the recipe lets 1 wait" in told
+    for line in told.splitlines():
+        *_, command = re.findall(r"qpannot bootstrap \S+(?: --set (\S+))?", line) or [""]
+        if command:
+            everything = load_recipe("h2gnet", ["tissue.min_area_um2=10000", command])
+    assert bootstrap(project, everything).proposed
+
+
+def test_commands_can_be_copied_whatever_the_project_is_called(
+    make_slide: Callable[..., Path], tmp_path: Path
+) -> None:
+    slide = make_slide(tmp_path / "slides" / "one.svs")
+    with open_project(tmp_path / "Dr. O'Neil's study", "x") as project:
+        project.add_images([describe_slide(slide)])
+        (step,) = next_steps(survey(project, Ledger.of(project)), project.path)
+        command = step[step.index("qpannot bootstrap") :]
+        assert shlex.split(command) == ["qpannot", "bootstrap", str(project.path)]
+
+
+def test_images_of_one_name_are_told_apart(project: Project) -> None:
+    path = project.images[1].path
+    assert path is not None
+    project.add_images([describe_slide(path)])
+    called = labels(project.images)
+    assert called == {
+        "1": "one.svs",
+        "2": "two.svs (ID 2)",
+        "3": "glass.svs",
+        "4": "two.svs (ID 4)",
+    }
+    path.unlink()
+    assert "2 slides missing (two.svs (ID 2), two.svs (ID 4))" in advice(project)
 
 
 def test_missing_slides_are_named(project: Project) -> None:

@@ -13,13 +13,13 @@ from uuid import uuid4
 import pytest
 import shapely
 
-from qpannot.bootstrap import loop
+from qpannot.bootstrap import first_round, proposing
 from qpannot.bootstrap.ledger import ImageRecord, Ledger
 from qpannot.bootstrap.loop import bootstrap
-from qpannot.bootstrap.proposals import FINGERPRINT, METHOD, ROUND, is_untouched
 from qpannot.bootstrap.states import STATE_KEY, State, survey
 from qpannot.errors import LockedError, MissingSlideError
 from qpannot.qupath import Annotation, ImageChanges, PathClass, Project, open_project
+from qpannot.qupath.proposals import FINGERPRINT, METHOD, ROUND, is_untouched
 from qpannot.recipe import load_recipe
 
 RECIPE = load_recipe("h2gnet", ["tissue.min_area_um2=10000", "tissue.requested_pixel_size_um=8"])
@@ -162,7 +162,7 @@ def test_a_crash_while_a_proposal_is_made_anew_is_no_correction(
 
     bootstrap(project, RECIPE)
     with monkeypatch.context() as patched:
-        patched.setattr(loop, "_mark_written", crash)
+        patched.setattr(proposing, "_mark_written", crash)
         with pytest.raises(Crash):
             bootstrap(project, RECIPE, only=project.images[:1])
     assert states(project)[0] is State.PROPOSED
@@ -245,6 +245,32 @@ def test_a_batch_lets_only_so_many_slides_wait(project: Project) -> None:
     assert [proposed.name for proposed in bootstrap(project, recipe).proposed] == ["two.svs"]
 
 
+def test_the_recipe_stays_with_the_project_and_one_tried_on_an_image_does_not(
+    project: Project,
+) -> None:
+    ledger = Ledger.of(project)
+    assert ledger.recipe() is None
+    bootstrap(project, RECIPE, only=project.images[:1])
+    assert ledger.recipe() is None
+    bootstrap(project, RECIPE)
+    bootstrap(project, load_recipe("quick", ["tissue.threshold=1"]), only=project.images[:1])
+    assert ledger.recipe() == RECIPE
+    changed = load_recipe(ledger.recipe_path, ["tissue.threshold=210"])
+    assert changed.tissue.threshold == 210
+    assert changed.tissue.min_area_um2 == RECIPE.tissue.min_area_um2
+
+
+def test_each_stage_shows_how_far_it_is(project: Project) -> None:
+    seen: list[tuple[str, str, int, int]] = []
+    bootstrap(project, RECIPE, each=lambda *told: seen.append(told))
+    names = ["one.svs", "two.svs", "glass.svs"]
+    assert seen == [
+        (stage, name, done, 3)
+        for stage in ("Looking", "Proposing")
+        for done, name in enumerate(names)
+    ]
+
+
 def test_a_missing_slide_is_named_and_the_rest_goes_on(project: Project) -> None:
     path = project.images[0].path
     assert path is not None
@@ -268,7 +294,7 @@ def test_a_crash_around_the_write_is_made_good_by_the_next_run(
 
     with monkeypatch.context() as patched:
         if moment == "after the write":
-            patched.setattr(loop, "_mark_written", crash)
+            patched.setattr(proposing, "_mark_written", crash)
         else:
             patched.setattr(
                 "qpannot.qupath.files.write_atomically", _crash_on("data.qpdata", Crash)
@@ -332,6 +358,7 @@ def test_a_slide_without_resolution_is_measured_in_pixels_or_as_told(
         outcome = bootstrap(project, RECIPE, only=project.images, mpp=Mpp.square(0.5))
         area_px = project.images[0].annotations()[0].geometry.area
         assert outcome.proposed[0].area_mm2 == pytest.approx(area_px * 0.25 / 1e6)
+        assert project.images[0].server.mpp == Mpp.square(0.5)
 
 
 def test_the_fingerprint_does_not_depend_on_where_a_ring_begins(project: Project) -> None:
@@ -358,10 +385,10 @@ def test_what_a_person_does_while_the_slide_is_read_goes_first(
                 other.images[0].write_annotations(add=[drawn()])
             else:
                 say(other, other.images[:1], State.REVIEWED, allow_empty=True)
-        monkeypatch.setattr(loop, "detect_tissue", detect_tissue)
+        monkeypatch.setattr(first_round, "detect_tissue", detect_tissue)
         return detect_tissue(*arguments)
 
-    monkeypatch.setattr(loop, "detect_tissue", meanwhile)
+    monkeypatch.setattr(first_round, "detect_tissue", meanwhile)
     outcome = bootstrap(project, RECIPE)
     assert [status.image.name for status in outcome.left_alone] == ["one.svs"]
     assert [proposed.name for proposed in outcome.proposed] == ["two.svs"]
@@ -457,7 +484,7 @@ def test_a_mark_set_in_qupath_during_a_run_is_kept(
             other.update_images({"1": ImageChanges(metadata={STATE_KEY: "reviewed"})})
         return detect_tissue(*arguments)
 
-    monkeypatch.setattr(loop, "detect_tissue", meanwhile)
+    monkeypatch.setattr(first_round, "detect_tissue", meanwhile)
     bootstrap(project, RECIPE)
     with open_project(project.path) as again:
         assert again.images[0].metadata[STATE_KEY] == "reviewed"
@@ -475,7 +502,7 @@ def test_an_image_removed_in_qupath_during_a_run_stops_nothing(
         project.path.write_text(json.dumps(document))
         return detect_tissue(*arguments)
 
-    monkeypatch.setattr(loop, "detect_tissue", meanwhile)
+    monkeypatch.setattr(first_round, "detect_tissue", meanwhile)
     bootstrap(project, RECIPE)
     assert [image.id for image in project.images] == ["1", "3"]
     assert states(project) == [State.PROPOSED, State.UNANNOTATED]
@@ -487,10 +514,10 @@ def test_a_defect_on_one_slide_names_it_and_the_rest_goes_on(
     from qpannot.tissue import detect_tissue
 
     def fail_once(*arguments: Any) -> Any:
-        monkeypatch.setattr(loop, "detect_tissue", detect_tissue)
+        monkeypatch.setattr(first_round, "detect_tissue", detect_tissue)
         raise ZeroDivisionError("in the middle of it")
 
-    monkeypatch.setattr(loop, "detect_tissue", fail_once)
+    monkeypatch.setattr(first_round, "detect_tissue", fail_once)
     outcome = bootstrap(project, RECIPE)
     ((image, error),) = outcome.failed
     assert image.name == "one.svs" and "in the middle of it" in error.message

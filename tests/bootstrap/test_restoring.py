@@ -1,14 +1,15 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
-from shapely.geometry import box
+from shapely.geometry import LineString, box
 
 from qpannot.bootstrap.ledger import Ledger
 from qpannot.bootstrap.loop import bootstrap
-from qpannot.bootstrap.restoring import restore_file, restore_image
-from qpannot.bootstrap.review import say
+from qpannot.bootstrap.restoring import FileChange, file_change, restore_file, restore_image
+from qpannot.bootstrap.review import say, take_back
 from qpannot.bootstrap.states import STATE_KEY, State, survey
 from qpannot.errors import FormatError
 from qpannot.qupath import Annotation, ImageChanges, PathClass, Project, open_project
@@ -34,7 +35,7 @@ def test_a_restored_proposal_is_no_corrected_one(study: Path) -> None:
     with open_project(study, "r+") as project:
         image = project.images[0]
         (second,) = image.annotations()
-        status = restore_image(project, image, image.snapshots()[0])
+        status = restore_image(project, image, image.snapshots()[0]).status
         (first,) = image.annotations()
         assert first.id != second.id
         assert status.state is State.PROPOSED
@@ -46,9 +47,14 @@ def test_what_was_said_of_other_annotations_is_taken_back(study: Path) -> None:
     with open_project(study, "r+") as project:
         image = project.images[0]
         say(project, [image], State.REVIEWED)
-        say(project, [image], State.APPROVED)
+        say(project, [image], State.APPROVED, by="CD")
         image = project.images[0]
-        status = restore_image(project, image, image.snapshots()[0])
+        restored = restore_image(project, image, image.snapshots()[0])
+        assert [(word.state, word.by) for word in restored.lifted] == [
+            ("approved", "CD"),
+            ("reviewed", ""),
+        ]
+        status = restored.status
         assert status.state is State.PROPOSED
         assert project.images[0].metadata[STATE_KEY] == "proposed"
 
@@ -58,7 +64,9 @@ def test_what_was_said_of_the_restored_annotations_holds_again(study: Path) -> N
         say(project, [project.images[0]], State.REVIEWED, by="AB")
         image = project.images[0]
         image.write_annotations(add=[Annotation(box(0, 0, 9, 9), PathClass("Stroma"))])
-        status = restore_image(project, image, image.snapshots()[-1])
+        restored = restore_image(project, image, image.snapshots()[-1])
+        status = restored.status
+        assert not restored.lifted
         assert status.state is State.REVIEWED
         assert "by AB" in status.reason
 
@@ -69,7 +77,8 @@ def test_restoring_what_is_there_already_takes_nothing_back(study: Path) -> None
         restore_image(project, image, image.snapshots()[0])
         say(project, [project.images[0]], State.REVIEWED)
         image = project.images[0]
-        assert restore_image(project, image, image.snapshots()[0]).state is State.REVIEWED
+        restored = restore_image(project, image, image.snapshots()[0])
+        assert restored.status.state is State.REVIEWED and not restored.lifted
 
 
 def test_a_damaged_snapshot_changes_neither_file_nor_record(study: Path) -> None:
@@ -88,8 +97,6 @@ def test_a_restored_project_file_makes_no_word_of_an_old_mark(study: Path) -> No
     with open_project(study, "r+") as project:
         say(project, [project.images[0]], State.REVIEWED)
         project.update_images({"2": ImageChanges(metadata={"block": "A"})})
-        from qpannot.bootstrap.review import take_back
-
         take_back(project, [project.images[0]])
     path = study / "project.qpproj"
     marked = ProjectFiles(study).snapshots(path)[-1]
@@ -101,6 +108,55 @@ def test_a_restored_project_file_makes_no_word_of_an_old_mark(study: Path) -> No
         assert states(project)[:2] == [State.PROPOSED, State.PROPOSED]
         bootstrap(project, load_recipe("quick", ()))
         assert project.images[0].metadata[STATE_KEY] == "proposed"
+
+
+def test_a_proposal_that_a_person_deleted_stays_deleted_when_an_older_file_is_restored(
+    study: Path,
+) -> None:
+    ruler = Annotation(LineString([(0, 0), (9, 9)]), name="ruler")
+    with open_project(study, "r+") as project:
+        image = project.images[0]
+        image.write_annotations(remove=image.annotations())
+        image.write_annotations(add=[ruler])
+        image.write_annotations(remove=image.annotations())
+        restored = restore_image(project, image, image.snapshots()[-1])
+        assert [each.name for each in image.annotations()] == ["ruler"]
+        assert restored.status.rejected
+        assert bootstrap(project, load_recipe("quick", ())).proposed == []
+
+
+def test_an_image_put_back_into_a_project_brings_no_old_mark_along(study: Path) -> None:
+    path = study / "project.qpproj"
+    with open_project(study, "r+") as project:
+        say(project, [project.images[0]], State.REVIEWED)
+        project.update_images({"2": ImageChanges(metadata={"block": "A"})})
+        take_back(project, [project.images[0]])
+    marked = ProjectFiles(study).snapshots(path)[-1]
+    assert b"reviewed" in marked.read()
+    document = json.loads(path.read_text())  # as when the image is removed in QuPath
+    document["images"] = [each for each in document["images"] if each["entryID"] != 1]
+    path.write_text(json.dumps(document))
+    assert file_change(marked, path.read_bytes()) == FileChange(("one.svs",))
+    assert restore_file(path, marked)
+    with open_project(study, "r+") as project:
+        assert STATE_KEY not in project.images[0].metadata
+        assert states(project)[0] is State.PROPOSED
+
+
+def test_what_restoring_a_file_changes_is_told_by_the_names_in_it(study: Path) -> None:
+    path, classes = study / "project.qpproj", study / "classifiers" / "classes.json"
+    with open_project(study, "r+") as project:
+        project.set_classes([PathClass("Tumor", (1, 2, 3)), PathClass("Stroma")])
+        project.set_classes([PathClass("Tumor", (4, 5, 6)), PathClass("Other")])
+    files = ProjectFiles(study)
+    before, now = files.snapshots(classes)[-1], classes.read_bytes()
+    assert file_change(before, now) == FileChange(("Stroma",), ("Other",), ("Tumor",))
+    empty = files.snapshots(path)[0]
+    assert file_change(empty, path.read_bytes()) == FileChange(
+        go=("one.svs", "two.svs", "glass.svs")
+    )
+    assert file_change(empty, b"damaged") is None
+    assert file_change(before, None) == FileChange(("Tumor", "Stroma"))
 
 
 def test_a_restored_project_file_gives_no_id_of_an_image_out_again(study: Path) -> None:

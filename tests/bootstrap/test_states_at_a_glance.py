@@ -10,13 +10,16 @@ from shapely import LineString, Point, box
 
 from qpannot.bootstrap.ledger import Ledger
 from qpannot.bootstrap.loop import bootstrap
-from qpannot.bootstrap.proposals import Origin, make_proposal
 from qpannot.bootstrap.states import State, remember, survey
 from qpannot.qupath import Annotation, ImageChanges, PathClass, Project, open_project
+from qpannot.qupath.proposals import Origin, make_proposal
 from qpannot.recipe import load_recipe
 
 TUMOR, REGION = PathClass("Tumor", (200, 0, 0)), PathClass("Region*", (0, 0, 180))
 RULER = Annotation(LineString([(0, 0), (900, 900)]))
+MARKED_OFF = make_proposal(box(0, 0, 90, 90), TUMOR, Origin(1, "AN1"), locked=False).with_changes(
+    path_class=REGION
+)
 PROPOSAL = make_proposal(box(0, 0, 90, 90), TUMOR, Origin(1, "AN1"), locked=False)
 
 
@@ -61,6 +64,8 @@ def read_whole(monkeypatch: pytest.MonkeyPatch, project: Project) -> list[str]:
         ([*areas(300, REGION), RULER], State.UNANNOTATED),
         ([PROPOSAL, *areas(300)], State.PROPOSED),
         ([PROPOSAL], State.PROPOSED),
+        ([*areas(300), PROPOSAL], State.PROPOSED),  # far from the start of the file
+        ([*areas(300, REGION), MARKED_OFF], State.REVIEWED),
         ([], State.UNANNOTATED),
     ],
 )

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -10,7 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from shapely import box
+from shapely.geometry import mapping
 
+from qpannot.linking import describe_slide
 from qpannot.qupath import open_project
 
 COMMANDS = ("init", "bootstrap", "status", "approve", "relink", "demo", "doctor")
@@ -253,7 +258,8 @@ def test_files_that_cannot_be_written_end_in_a_message(qpannot: Any, project_fol
 def test_brackets_in_names_are_no_markup(qpannot: Any, slide_file: Path, tmp_path: Path) -> None:
     slide_file.rename(slide_file.with_name("case [b] 1.svs"))
     study = tmp_path / "study [v2]"
-    assert f"qpannot bootstrap {study}" in qpannot("init", slide_file.parent, "-o", study).out
+    said = qpannot("init", slide_file.parent, "-o", study).out
+    assert f"qpannot bootstrap {shlex.quote(str(study))}" in said
     ended = qpannot("bootstrap", study, "--set", "tissue.min_area_um2=10000")
     assert "case [b] 1.svs: 1 annotation" in ended.out
     shutil.move(slide_file.parent, tmp_path / "archive")
@@ -263,3 +269,124 @@ def test_brackets_in_names_are_no_markup(qpannot: Any, slide_file: Path, tmp_pat
 def test_flags_that_contradict_each_other_are_refused(qpannot: Any, project_folder: Path) -> None:
     arguments = ("approve", "one", "-p", project_folder, "--take-back", "--second-reader")
     assert "goes with neither" in qpannot(*arguments, code=2).err
+
+
+def test_of_a_pattern_slides_without_annotations_are_skipped_and_named(
+    qpannot: Any, project_folder: Path
+) -> None:
+    qpannot("bootstrap", project_folder, "--set", "tissue.min_area_um2=10000")
+    ended = qpannot("approve", "*.svs", "-p", project_folder, "--backend", "builtin", code=3)
+    assert "Skipped glass.svs: No annotations" in ended.err and "--empty" in ended.err
+    shown = qpannot("status", project_folder, "--json").json["images"]
+    assert [image["state"] for image in shown] == ["reviewed", "reviewed", "unannotated"]
+    result = qpannot("approve", "*.svs", "-p", project_folder, "--json", code=3).json
+    assert [each["name"] for each in result["skipped"]] == ["glass.svs"]
+    assert [each["state"] for each in result["images"]] == ["reviewed", "reviewed"]
+
+
+def test_small_rounds_go_on_by_the_commands_that_are_shown(
+    qpannot: Any, project_folder: Path
+) -> None:
+    options = ("--recipe", "quick", "--set", "round.slides=1")
+    first = qpannot("bootstrap", project_folder, *options).out
+    assert "recipe quick (no more than 1 wait at one time)" in first
+    assert "the recipe lets 1 wait for a person" in first
+    told = qpannot("status", project_folder).out
+    assert "the recipe lets 1 wait for a person" in told
+    qpannot("approve", "one", "-p", project_folder)
+    again = qpannot("bootstrap", project_folder, "--json").json
+    assert again["recipe"] == "quick" and [each["name"] for each in again["proposed"]] == [
+        "two.svs"
+    ]
+    everything = "--set round.slides=null".split()
+    assert everything[1] in told
+    assert "two.svs" not in (said := qpannot("bootstrap", project_folder, *everything).out)
+    assert "1 earlier proposal stayed as made" in said and "--image NAME" in said
+
+
+def test_images_of_one_name_are_asked_for_by_their_ids(qpannot: Any, project_folder: Path) -> None:
+    with open_project(project_folder, "r+") as project:
+        path = project.images[0].path
+        assert path is not None
+        project.add_images([describe_slide(path)])
+    ended = qpannot("bootstrap", project_folder, "--image", "one.svs", code=2)
+    assert "2 images are called 'one.svs'" in ended.err and "1, 4" in ended.err
+    options = ("--set", "tissue.min_area_um2=10000")
+    assert (
+        "one.svs (ID 4): 1 annotation"
+        in qpannot("bootstrap", project_folder, "--image", "4", *options).out
+    )
+    states = [i["state"] for i in qpannot("status", project_folder, "--json").json["images"]]
+    assert states == ["unannotated", "unannotated", "unannotated", "proposed"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("bootstrap", "nowhere"), 1),
+        (("approve", "three"), 2),
+        (("init", "broken.svs", "-o", "new"), 1),
+        (("snapshots", ".", "--restore", "1"), 2),
+    ],
+)
+def test_a_script_that_asked_for_json_gets_its_error_as_json(
+    qpannot: Any, project_folder: Path, arguments: tuple[str, ...], code: int
+) -> None:
+    (project_folder / "broken.svs").write_bytes(b"nothing")
+    ended = qpannot(*arguments, "--json", code=code, cwd=project_folder)
+    told = json.loads(ended.out)
+    assert told["error"] and told["error"] in ended.err.replace("\n", " ")
+    assert told["exit_code"] == code
+
+
+def test_pictures_show_the_slide_that_is_linked_now_and_without_it_the_thumbnail(
+    qpannot: Any, make_slide: Any, project_folder: Path, tmp_path: Path
+) -> None:
+    def picture() -> np.ndarray[Any, Any]:
+        (path, *_) = (
+            Path(image["picture"])
+            for image in qpannot(
+                "status", project_folder, "--pictures", tmp_path / "look", "--json"
+            ).json["images"]
+        )
+        return np.asarray(Image.open(path).convert("RGB")).astype(int)
+
+    before = picture()
+    slide = tmp_path / "slides" / "one.svs"
+    make_slide(slide, tissue=False)
+    assert np.abs(picture() - before).max() > 50
+    slide.unlink()
+    assert np.abs(picture() - before).mean() < 5
+
+
+@pytest.mark.parametrize("command", ["init", "approve", "relink", "bootstrap", "status"])
+def test_the_backend_can_be_chosen_in_every_command_on_a_project(
+    qpannot: Any, project_folder: Path, tmp_path: Path, command: str
+) -> None:
+    arguments: dict[str, tuple[object, ...]] = {
+        "init": (tmp_path / "slides", "-o", project_folder),
+        "approve": ("one.svs", "-p", project_folder, "--empty"),
+        "relink": (project_folder, tmp_path / "slides"),
+    }
+    given = (command, *arguments.get(command, (project_folder,)))
+    qpannot(*given, "--backend", "builtin")
+    assert "no backend 'java'" in qpannot(*given, "--backend", "java", code=2).err
+
+
+def test_a_slide_that_a_person_made_wait_waits_on_through_a_second_import(
+    qpannot: Any, project_folder: Path, tmp_path: Path
+) -> None:
+    files = []
+    for number in range(2):
+        feature = {
+            "type": "Feature",
+            "geometry": mapping(box(number * 300, 0, number * 300 + 200, 200)),
+            "properties": {"objectType": "annotation", "classification": {"name": "Tumor"}},
+        }
+        files.append(tmp_path / f"{number}.geojson")
+        files[-1].write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
+    qpannot("import", "geojson", project_folder, files[0], "--image", "one.svs")
+    qpannot("approve", "one.svs", "-p", project_folder, "--take-back")
+    qpannot("import", "geojson", project_folder, files[1], "--image", "one.svs")
+    (image, *_) = qpannot("status", project_folder, "--json").json["images"]
+    assert (image["annotations"], image["state"]) == (2, "proposed")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,12 +37,13 @@ def test_what_each_snapshot_holds_and_what_restoring_it_changes_is_listed(
 ) -> None:
     before = files_below(study)
     rows = [line.split("\t") for line in qpannot("snapshots", study).out.splitlines()]
-    assert rows[0] == ["image", "number", "saved", "size", "annotations", "restoring changes"]
+    assert rows[0] == ["image", "number", "there until", "size", "annotations", "restoring changes"]
     images = [row for row in rows if row[0] == "one.svs"]
     assert [row[1] for row in images] == ["1", "2"]
     assert [row[4] for row in images] == ["2 (Stroma 1, Tumor 1)", "3 (Tumor 2, Stroma 1)"]
     assert [row[5] for row in images] == ["1 come back, 1 go, 1 change", "1 come back, 1 change"]
-    assert [row[1] for row in rows if row[0] == "--file project"] == ["1"]
+    files = {row[0]: row[5] for row in rows if row[0].startswith("--file")}
+    assert files == {"--file project": "3 go"}
     assert files_below(study) == before
 
 
@@ -51,7 +54,7 @@ def test_a_snapshot_is_put_back_said_so_and_that_undone(study: Path, qpannot: Qp
     status = qpannot("status", study, "--json").json
     assert status["images"][0]["annotations"] == 2
     said = qpannot("snapshots", study, "--image", "one", "--restore", 3).out
-    assert "one.svs: 2 annotations, as saved on" in said
+    assert "one.svs: 2 annotations, as there until" in said
     assert "What was there is snapshot 4; to undo this: qpannot snapshots" in said
     with open_project(study) as project:
         assert {a.name for a in project.images[0].annotations()} == {None, "x"}
@@ -97,7 +100,7 @@ def test_a_project_file_that_was_lost_is_restored(
     assert "project.qpproj" in listed.err
     number = max(row["number"] for row in listed.json if row["file"] == "project")
     said = qpannot("snapshots", study, "--file", "project", "--restore", number).out
-    assert "project.qpproj: 3 images, as saved on" in said
+    assert "project.qpproj: 3 images, as there until" in said
     assert ("to undo this" in said) is (trouble == "damaged")
     assert qpannot("status", study, "--json").json["states"]["reviewed"] == 1
 
@@ -106,9 +109,42 @@ def test_the_list_of_classes_is_restored(study: Path, qpannot: Qpannot) -> None:
     for names in (["Tumor", "Stroma"], ["Other"]):
         with open_project(study, "r+") as project:
             project.set_classes([PathClass(name) for name in names])
-    assert "2 classes" in qpannot("snapshots", study, "--file", "classes", "--restore", 1).out
+    rows = qpannot("snapshots", study, "--file", "classes", "--json").json
+    assert [row["restoring_changes"] for row in rows] == ["2 come back, 1 go"]
+    said = qpannot("snapshots", study, "--file", "classes", "--restore", 1).out
+    assert "2 classes" in said and "Back: Tumor, Stroma." in said and "Gone: Other." in said
     with open_project(study) as project:
         assert [each.name for each in project.classes] == ["Tumor", "Stroma"]
+
+
+def test_images_that_go_with_an_older_project_file_are_named_and_come_back(
+    study: Path, qpannot: Qpannot
+) -> None:
+    arguments = ("snapshots", study, "--backend", "builtin", "--file", "project")
+    said = qpannot(*arguments, "--restore", 1).out
+    assert "Gone: one.svs, two.svs, glass.svs. Their annotations lie in" in said
+    number = said.rsplit("--restore ", 1)[1].split()[0]
+    back = qpannot(*arguments, "--restore", number, "--json").json
+    assert back["come_back"] == ["one.svs", "two.svs", "glass.svs"] and back["gone"] == []
+    assert qpannot("status", study, "--json").json["images"][0]["annotations"] == 2
+
+
+def test_a_word_that_a_restore_takes_back_is_named(study: Path, qpannot: Qpannot) -> None:
+    qpannot("approve", "one", "-p", study, "--by", "AB")
+    arguments = ("snapshots", study, "--image", "one", "--restore")
+    assert "Taken back: reviewed by AB on 20" in qpannot(*arguments, 1).out
+    assert "Taken back" not in qpannot(*arguments, 2).out
+
+
+def test_the_times_of_a_copied_project_are_those_of_the_writes(
+    study: Path, qpannot: Qpannot, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(study, tmp_path / "copy", copy_function=shutil.copyfile)
+    for file in copy.rglob("*"):
+        os.utime(file, (10**9, 10**9))
+    assert qpannot("snapshots", copy).out == qpannot("snapshots", study).out.replace(
+        str(study), str(copy)
+    )
 
 
 @pytest.mark.parametrize(

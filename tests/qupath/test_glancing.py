@@ -89,6 +89,21 @@ def test_annotations_are_told_from_cells_and_from_what_lies_around_others(tmp_pa
         assert [each.geometry.area for each in some] == [0]
 
 
+@pytest.mark.parametrize("at_once", [1 << 20, 1000, 64])
+def test_a_metadata_key_is_found_wherever_in_the_file_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    from qpannot.qupath import glancing
+
+    monkeypatch.setattr(glancing, "_AT_ONCE", at_once)
+    marked = Annotation(box(0, 0, 1, 1), metadata={"some.key": "x"})
+    for number, drawn in enumerate(([*many(20), marked], [marked, *many(20)], many(20))):
+        glance = glance_at(save(tmp_path / str(number), new_data(*drawn)))
+        assert glance is not None
+        assert glance.mentions("some.key") is (marked in drawn)
+        assert not glance.mentions("some.keys")
+
+
 def test_a_beginning_that_is_no_stream_tells_nothing() -> None:
     assert parse_start(b"") == []
     assert parse_start(b"no Java stream at all") == []

@@ -1,4 +1,4 @@
-"""Proposals: annotations the tool made, each carrying where it came from.
+"""Proposals: annotations that a program made, each carrying where it came from.
 
 The origin lies in the annotation's own metadata, so that it outlives the ledger and can be read
 in QuPath. ``qpannot.fingerprint`` is a digest of the geometry and class as they were proposed: an
@@ -13,13 +13,19 @@ from dataclasses import dataclass
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from qpannot.qupath import Annotation, PathClass, as_stored
+from qpannot.qupath.annotation import Annotation, PathClass
+from qpannot.qupath.qpdata.storable import as_stored
 
 ROUND = "qpannot.round"
 METHOD = "qpannot.method"
 MODEL = "qpannot.model"
 SCORE = "qpannot.score"
 FINGERPRINT = "qpannot.fingerprint"
+
+IMPORTED = "import"
+"""The method of what another program made, and a person imported as proposals."""
+
+_OURS = frozenset({ROUND, METHOD, MODEL, SCORE, FINGERPRINT})
 
 _GRID_PX = 0.01
 """QuPath's precision grid. Finer differences are rounding, not a person's."""
@@ -62,9 +68,26 @@ def make_proposal(
         metadata[MODEL] = origin.model
     if origin.score is not None:
         metadata[SCORE] = f"{origin.score:.4f}"
-    stored = as_stored(Annotation(geometry, path_class=path_class, locked=locked))
-    metadata[FINGERPRINT] = fingerprint_of(stored.geometry, path_class.name)
-    return stored.with_changes(metadata=metadata)
+    made = Annotation(geometry, path_class=path_class, locked=locked, metadata=metadata)
+    return sealed(as_stored(made))
+
+
+def imported_proposal(annotation: Annotation) -> Annotation:
+    """Return another program's annotation as a proposal, which waits for a person."""
+    kept = {key: value for key, value in annotation.metadata.items() if key not in _OURS}
+    return sealed(annotation.with_changes(metadata={**kept, METHOD: IMPORTED}))
+
+
+def sealed(annotation: Annotation) -> Annotation:
+    """Return an annotation with the fingerprint of its outline, as it is stored, and its class."""
+    stored = as_stored(annotation)
+    fingerprint = fingerprint_of(stored.geometry, stored.class_name)
+    return annotation.with_changes(metadata={**annotation.metadata, FINGERPRINT: fingerprint})
+
+
+def is_sealed(annotation: Annotation) -> bool:
+    """Tell whether an annotation carries the fingerprint that it will have once it is stored."""
+    return annotation.metadata.get(FINGERPRINT) == sealed(annotation).metadata[FINGERPRINT]
 
 
 def fingerprint_of(geometry: BaseGeometry, class_name: str | None) -> str:
@@ -77,7 +100,7 @@ def fingerprint_of(geometry: BaseGeometry, class_name: str | None) -> str:
 
 
 def is_proposal(annotation: Annotation) -> bool:
-    """Tell whether qpannot made this annotation, corrected since or not."""
+    """Tell whether a program made this annotation, corrected since or not."""
     return FINGERPRINT in annotation.metadata
 
 
@@ -87,9 +110,8 @@ def is_pristine(annotation: Annotation) -> bool:
     Only such a proposal may be replaced by another. Whether it is locked is for the caller to
     compare with how it was made.
     """
-    ours = {ROUND, METHOD, MODEL, SCORE, FINGERPRINT}
     nothing_added = not (annotation.name or annotation.color or annotation.measurements)
-    return is_untouched(annotation) and nothing_added and set(annotation.metadata) <= ours
+    return is_untouched(annotation) and nothing_added and _OURS.issuperset(annotation.metadata)
 
 
 def is_untouched(annotation: Annotation) -> bool:
