@@ -55,19 +55,10 @@ class Mpp:
         """The objective power this resolution is called by (0.25 mpp is 40x)."""
         return magnification_from_mpp(self.mean)
 
-    def scaled(self, downsample: float) -> Mpp:
-        """Return the resolution after downsampling."""
-        return Mpp(self.x * downsample, self.y * downsample)
-
 
 def magnification_from_mpp(mpp: float) -> float:
     """Return the objective power that ``mpp`` micrometres per pixel is called by."""
     return MPP_AT_1X / mpp
-
-
-def mpp_from_magnification(magnification: float) -> float:
-    """Return the nominal micrometres per pixel of an objective power (40x: 0.25, 20x: 0.5)."""
-    return MPP_AT_1X / magnification
 
 
 def estimate_downsample(full: Size, level: Size) -> float:

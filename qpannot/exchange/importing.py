@@ -8,12 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
-import numpy as np
-import shapely
-
-from qpannot.errors import ProjectError, QpannotError
+from qpannot.errors import ConcurrentChangeError, ProjectError, QpannotError
+from qpannot.exchange.coordinates import check_are_pixels, count_outside
+from qpannot.exchange.merging import merged
 from qpannot.exchange.naming import images_of
-from qpannot.geometry import Size
 from qpannot.qupath import Annotation, PathObject, Project, ProjectImage, TMACore
 from qpannot.qupath.geojson.fitting import (
     Remark,
@@ -24,6 +22,11 @@ from qpannot.qupath.geojson.fitting import (
     label_of,
 )
 from qpannot.qupath.geojson.reading import read_geojson
+from qpannot.qupath.proposals import imported_proposal, is_untouched
+
+ATTEMPTS = 20
+"""How often an image is begun anew because another program saved it meanwhile. Each time one of
+those that write to it got further, so that several imports at once all end."""
 
 TMA_REASON = "is a TMA core, which only QuPath's TMA dearrayer can place"
 
@@ -43,11 +46,14 @@ class Conflict:
         Of the object in the image.
     differs_in
         The names of what differs.
+    is_replaceable
+        Whether ``replace`` would take the file's version.
     """
 
     id: UUID
     label: str
     differs_in: tuple[str, ...]
+    is_replaceable: bool
 
 
 @dataclass
@@ -108,14 +114,17 @@ def import_geojson(
     *,
     image: ProjectImage | None = None,
     replace: bool = False,
+    as_proposals: bool = False,
+    as_pixels: bool = False,
     dry_run: bool = False,
+    check: Callable[[ProjectImage], None] = lambda image: None,
     each: Callable[[ProjectImage, int, int], None] = lambda image, done, total: None,
 ) -> ImportResult:
     """Add the objects of GeoJSON files to images, each image in one safe write.
 
     What an image has already, by ID and value, is left alone, so that a second import changes
-    nothing. What it has with other values is reported, and replaced only on demand. TMA cores
-    are left out.
+    nothing. What it has with other values is reported, and replaced only on demand. Of what a
+    file does not state (`merging.merged`) the image's value holds. TMA cores are left out.
 
     Parameters
     ----------
@@ -126,8 +135,15 @@ def import_geojson(
     replace
         Take the files' version of annotations that the image has. Detections, cells and tiles
         are never replaced.
+    as_proposals
+        The files are a program's: their annotations wait for a person, as our own proposals do.
+        Proposals that nobody touched since they were exported keep their origin.
+    as_pixels
+        Take coordinates for pixels that look like something else (`check_are_pixels`).
     dry_run
         Only tell what would happen.
+    check
+        Called before an image gets objects; what it raises leaves the image as it is.
     each
         Called before each image with it, how many are done and how many there are.
     """
@@ -142,11 +158,13 @@ def import_geojson(
         wanted.setdefault(target.id, Imported(target)).files.append(file)
     for done, plan in enumerate(wanted.values()):
         each(plan.image, done, len(wanted))
-        objects = _read(plan, result)
+        read = _read(plan, result, as_pixels=as_pixels)
         if not plan.files:
             continue
+        if as_proposals:
+            read = [(_as_proposal(object_), stated) for object_, stated in read]
         try:
-            _import(plan, objects, replace=replace, dry_run=dry_run)
+            _import(plan, read, replace=replace, dry_run=dry_run, check=check)
         except QpannotError as error:
             result.failed.append((plan.image.name, error))
             continue
@@ -167,17 +185,23 @@ def _image_of(file: Path, project: Project) -> ProjectImage:
     )
 
 
-def _read(plan: Imported, result: ImportResult) -> list[PathObject]:
-    objects: list[PathObject] = []
+_Read = Sequence[tuple[PathObject, frozenset[str]]]
+"""Objects of files, each with what its file states of it."""
+
+
+def _read(plan: Imported, result: ImportResult, *, as_pixels: bool) -> _Read:
+    read: list[tuple[PathObject, frozenset[str]]] = []
     readable: list[Path] = []
     for file in plan.files:
         try:
             content = read_geojson(file)
+            if not as_pixels:
+                check_are_pixels(file, content, plan.image.server.size)
         except QpannotError as error:
             result.failed.append((str(file), error))
             continue
         readable.append(file)
-        objects += content.objects
+        read += [(each, content.stated[each.id]) for each in content.objects]
         # with several files, a place is only one with its file
         prefix = f"{file.name}: " if len(plan.files) > 1 else ""
         plan.repairs += [dataclasses.replace(r, where=prefix + r.where) for r in content.repairs]
@@ -185,58 +209,98 @@ def _read(plan: Imported, result: ImportResult) -> list[PathObject]:
         plan.left_out += [Remark(prefix + r.where, r.text) for r in content.left_out]
         plan.remarks += [Remark(prefix + r.where, r.text) for r in content.remarks]
     plan.files = readable
-    return objects
+    return read
 
 
-def _import(plan: Imported, objects: Sequence[PathObject], *, replace: bool, dry_run: bool) -> None:
+def _as_proposal(each: PathObject) -> PathObject:
+    if not isinstance(each, Annotation) or not each.geometry.area or is_untouched(each):
+        return each
+    return imported_proposal(each)
+
+
+def _import(
+    plan: Imported,
+    read: _Read,
+    *,
+    replace: bool,
+    dry_run: bool,
+    check: Callable[[ProjectImage], None],
+) -> None:
     image = plan.image
-    before = image.fingerprint()
-    stored = image.objects()
+    for attempt in range(1, ATTEMPTS + 1):
+        before = image.fingerprint()
+        decided = _decide(image.objects(), read, replace=replace)
+        if decided.changes_something:
+            check(image)
+        if dry_run or not decided.changes_something:
+            break
+        try:
+            image.write_annotations(
+                add=decided.added, replace=decided.pairs, unless_changed_since=before
+            )
+            break
+        except ConcurrentChangeError:
+            if attempt == ATTEMPTS or image.fingerprint() == before:
+                raise
+    plan.added, plan.replaced = decided.added, [new for _, new in decided.pairs]
+    plan.unchanged, plan.conflicts = decided.unchanged, decided.conflicts
+    plan.left_out += decided.left_out
+    plan.outside = count_outside([each for each, _ in read], image.server.size)
+    if plan.outside * 2 > len(read):
+        plan.warning = (
+            f"{plan.outside} of {len(read)} objects lie outside the image "
+            f"({image.server.size}). {OUTSIDE}"
+        )
+
+
+@dataclass
+class _Decided:
+    added: list[PathObject] = field(default_factory=list)
+    pairs: list[tuple[Annotation, Annotation]] = field(default_factory=list)
+    unchanged: int = 0
+    conflicts: list[Conflict] = field(default_factory=list)
+    left_out: list[Remark] = field(default_factory=list)
+
+    @property
+    def changes_something(self) -> bool:
+        return bool(self.added or self.pairs)
+
+
+def _decide(stored: Sequence[PathObject], read: _Read, *, replace: bool) -> _Decided:
+    """Return what is to be done with the objects of files, given what the image holds."""
+    decided = _Decided()
     known = {each.id: each for each in fit(stored).objects}
     as_read = {each.id: each for each in stored}
-    pairs: list[tuple[Annotation, Annotation]] = []
-    for each in objects:
+    for each, stated in read:
         there = known.get(each.id)
         old = as_read.get(each.id)
         if isinstance(each, TMACore):
             if there is None or differences(there, each):
-                plan.left_out.append(Remark(str(each.id), f"{label_of(each)} {TMA_REASON}"))
+                decided.left_out.append(Remark(str(each.id), f"{label_of(each)} {TMA_REASON}"))
             else:
-                plan.unchanged += 1
-        elif there is None and old is None:
-            plan.added.append(each)
+                decided.unchanged += 1
+            continue
+        if there is None and old is None:
+            decided.added.append(each)
             known[each.id] = each
-        elif there is not None and not (different := differences(there, each)):
-            plan.unchanged += 1
-        elif replace and isinstance(each, Annotation) and isinstance(old, Annotation):
-            new = each.with_changes(parent_id=old.parent_id)
-            pairs.append((old, new))
-            plan.replaced.append(new)
+            continue
+        # what QuPath holds and GeoJSON could not, such as an outline without extent, differs in it
+        differs_in: tuple[str, ...] = ("geometry",)
+        is_same = False
+        if there is not None:
+            is_same = not {"kind", "class_name", "geometry"} & {*differences(there, each)}
+            differs_in = differences(there, merged(each, there, stated, is_same=is_same))
+            if not differs_in:
+                decided.unchanged += 1
+                continue
+        is_replaceable = isinstance(each, Annotation) and isinstance(old, Annotation)
+        if replace and isinstance(each, Annotation) and isinstance(old, Annotation):
+            new = merged(each, old, stated, is_same=is_same).with_changes(parent_id=old.parent_id)
+            decided.pairs.append((old, new))
             known[each.id] = each
             del as_read[each.id]  # another version in another file is a conflict with this one
-        else:
-            shown = there or old
-            assert shown is not None
-            fields = different if there is not None else ("geometry",)
-            plan.conflicts.append(Conflict(each.id, label_of(shown), fields))
-    plan.outside = _count_outside(objects, image.server.size)
-    if plan.outside * 2 > len(objects):
-        plan.warning = (
-            f"{plan.outside} of {len(objects)} objects lie outside the image "
-            f"({image.server.size}). {OUTSIDE}"
-        )
-    if not dry_run and (plan.added or pairs):
-        image.write_annotations(add=plan.added, replace=pairs, unless_changed_since=before)
-
-
-def _count_outside(objects: Sequence[PathObject], size: Size | None) -> int:
-    if size is None or not objects:
-        return 0
-    geometries = np.empty(len(objects), dtype=object)
-    geometries[:] = [each.geometry for each in objects]
-    x, y, x2, y2 = shapely.bounds(geometries).T
-    middle_x, middle_y = (x + x2) / 2, (y + y2) / 2
-    inside = (
-        (middle_x >= 0) & (middle_y >= 0) & (middle_x <= size.width) & (middle_y <= size.height)
-    )
-    return int((~inside).sum())
+            continue
+        shown = there or old
+        assert shown is not None
+        decided.conflicts.append(Conflict(each.id, label_of(shown), differs_in, is_replaceable))
+    return decided

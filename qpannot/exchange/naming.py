@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -42,12 +42,16 @@ def name_files(images: Sequence[ProjectImage]) -> dict[str, str]:
     taken = {name.casefold() for name in named.values()}
     for image in images:
         if image.id not in named:
-            name = f"{full[image.id]} ({image.id})"
+            name = _name_with_id(image)
             while name.casefold() in taken:
                 name += "_"
             named[image.id] = name
             taken.add(name.casefold())
     return named
+
+
+def _name_with_id(image: ProjectImage) -> str:
+    return f"{_safe(image.name)} ({image.id})"
 
 
 def _safe(name: str) -> str:
@@ -77,26 +81,37 @@ def without_geojson_suffix(name: str) -> str:
 def images_of(file: Path, images: Sequence[ProjectImage]) -> list[ProjectImage]:
     """Return the images that a file may belong to by its name; one, if all is well.
 
-    The first of these that is anyone's decides: the name an export gives to the image, the image's
-    name, that without the slide's suffix, and the last two regardless of case.
+    The first of these that is anyone's decides: the name an export gives to the image, or gave it
+    when others had its name; the image's name; for a file that does not say what kind of slide it
+    is of, the name without the slide's suffix; and all of these regardless of case. Of several
+    images of one name it is those whose slides lie in a folder of the same name as the file's.
     """
     name = without_geojson_suffix(file.name)
-    names = name_files(images)
     stem = without_slide_suffix(name)
-    for found in (
-        [image for image in images if names[image.id] == name],
-        [image for image in images if name in (image.name, _safe(image.name))],
-        [image for image in images if without_slide_suffix(image.name) == stem],
-        [image for image in images if names[image.id].casefold() == name.casefold()],
-        [
-            image
-            for image in images
-            if _safe(without_slide_suffix(image.name)).casefold() == stem.casefold()
-        ],
-    ):
-        if found:
-            return found
+    names = name_files(images)
+
+    def stems(image: ProjectImage) -> tuple[str, ...]:
+        # a.svs.geojson is of no a.ndpi, but of an image that somebody renamed to a
+        own = without_slide_suffix(image.name) if name == stem else image.name
+        return own, _safe(own)
+
+    calls: tuple[tuple[str, Callable[[ProjectImage], tuple[str, ...]]], ...] = (
+        (name, lambda image: (names[image.id],)),
+        (name, lambda image: (image.name, _safe(image.name), _name_with_id(image))),
+        (stem, stems),
+    )
+    for fold in (str, str.casefold):
+        for wanted, called in calls:
+            found = [image for image in images if fold(wanted) in map(fold, called(image))]
+            if found:
+                return _in_folder_of(file, found) if len(found) > 1 else found
     return []
+
+
+def _in_folder_of(file: Path, images: list[ProjectImage]) -> list[ProjectImage]:
+    folder = file.absolute().parent.name
+    beside = [image for image in images if image.path and image.path.parent.name == folder]
+    return beside or images
 
 
 def find_geojson(paths: Iterable[Path]) -> list[Path]:

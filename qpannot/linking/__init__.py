@@ -8,6 +8,7 @@ from qpannot.linking.known import known_slides, remember_slides
 from qpannot.linking.opening import THUMBNAIL, open_image
 from qpannot.linking.recognising import Evidence, check_is_slide
 from qpannot.linking.relinking import Relinked, link_to, relink, rename_places
+from qpannot.linking.resolution import state_mpp
 
 __all__ = [
     "THUMBNAIL",
@@ -24,4 +25,5 @@ __all__ = [
     "relink",
     "remember_slides",
     "rename_places",
+    "state_mpp",
 ]

@@ -10,7 +10,8 @@ from qpannot.errors import QpannotError, SlideError, UsageError
 from qpannot.geometry import Mpp
 from qpannot.linking.known import remember_slides
 from qpannot.linking.opening import THUMBNAIL
-from qpannot.qupath import ImageSource, Project, ProjectImage, open_project
+from qpannot.linking.resolution import state_mpp
+from qpannot.qupath import Backend, ImageSource, Project, ProjectImage, open_project
 from qpannot.qupath.server import is_there
 from qpannot.slide import open_slide
 
@@ -77,6 +78,8 @@ class AddedSlides:
         Files of a slide that was added by another of its files (DICOM).
     failed
         Files that could not be added, each with the error.
+    stated
+        How many of the known images got the resolution that was given, since nothing told it.
     images
         How many images the project has now.
     """
@@ -86,6 +89,7 @@ class AddedSlides:
     known: list[Path] = field(default_factory=list)
     parts: list[Path] = field(default_factory=list)
     failed: list[tuple[Path, QpannotError]] = field(default_factory=list)
+    stated: int = 0
     images: int = 0
 
 
@@ -95,9 +99,12 @@ def add_slides(
     *,
     mpp: Mpp | None = None,
     image_type: str = "UNSET",
+    backend: Backend = "auto",
     each: Callable[[Path, int, int], None] = lambda file, done, total: None,
 ) -> AddedSlides:
-    """Add slide files to a project that is made if need be; those it has already are left alone.
+    """Add slide files to a project that is made if need be.
+
+    Those it has already are left alone, but for a resolution that nothing told yet.
 
     Parameters
     ----------
@@ -105,12 +112,14 @@ def add_slides(
         The project's folder or ``.qpproj`` file.
     mpp, image_type
         As `describe_slide`.
+    backend
+        As `open_project`.
     each
         Called before each file with it, how many are done and how many there are.
     """
     result = AddedSlides()
     exists = output.is_file() or any(output.glob("*.qpproj"))
-    project = open_project(output, "r+") if exists else None
+    project = open_project(output, "r+", backend) if exists else None
     linked = {image.path.resolve() for image in project.images if image.path} if project else set()
     identities = {
         identify_slide(path) for path in linked if path.suffix.lower() == ".dcm" and is_there(path)
@@ -132,12 +141,18 @@ def add_slides(
         identities.add(source.identity)
         described.append(source)
         if len(described) == ADDED_AT_ONCE:
-            project = project or open_project(output, "x")
+            project = project or open_project(output, "x", backend)
             result.added += _add(project, described)
             described.clear()
     if described:
-        project = project or open_project(output, "x")
+        project = project or open_project(output, "x", backend)
         result.added += _add(project, described)
+    if project and mpp and result.known:
+        files_known = {file.resolve() for file in result.known}
+        known = [
+            each for each in project.images if each.path and each.path.resolve() in files_known
+        ]
+        result.stated = len(state_mpp(project, known, mpp))
     if project:
         result.project, result.images = project.path, len(project.images)
     return result

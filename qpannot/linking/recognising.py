@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.ndimage import binary_dilation
 
 from qpannot.errors import SlideError
 from qpannot.geometry import Size
@@ -33,6 +34,15 @@ by 1 % of its width differs by 0.05 to 0.12, other slides of the same size by 1.
 PLAIN = 4.0
 """Pictures that vary less than this, as a standard deviation of 0 to 255, show no more than glass:
 their likeness says nothing."""
+
+BLACK = 32
+"""No channel of what a scanner did not scan, 0 to 255, is above this. Tissue is never so dark."""
+
+GLASS = 200
+"""Every channel of glass, 0 to 255, is above this."""
+
+FEWEST_CELLS = 16
+"""Cells of the grid that must show more than glass for pictures to be told apart."""
 
 
 class Evidence(IntEnum):
@@ -135,6 +145,9 @@ def _is_alike(path: Path, image: ProjectImage) -> bool | None:
 def are_alike(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> bool | None:
     """Tell whether two pictures show the same, whatever their sizes.
 
+    What was not scanned, black in one picture and black or white in the other, counts in neither:
+    it is alike in all slides of a scanner, and outweighs pale tissue by far.
+
     Parameters
     ----------
     one, other
@@ -143,7 +156,7 @@ def are_alike(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> bool | None:
     Returns
     -------
     bool or None
-        ``None`` where both show so little that they cannot be told from any other.
+        ``None`` where they show so little that they cannot be told from any other.
     """
     height, width = one.shape[:2]
     scale = GRID_PX / max(width, height)
@@ -152,8 +165,29 @@ def are_alike(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> bool | None:
         np.asarray(Image.fromarray(each).resize(grid, Image.Resampling.BOX), np.float64)
         for each in (one, other)
     )
-    difference = float(((first - second) ** 2).mean())
-    variances = [float(each.var(axis=(0, 1)).mean()) for each in (first, second)]
-    if max(variances) < PLAIN**2 and difference < PLAIN**2:
+    scanned = ~_not_scanned(first, second)
+    shows = scanned & ~(_is_glass(first) & _is_glass(second))
+    first, second = first[scanned], second[scanned]
+    difference = float(((first - second) ** 2).mean()) if scanned.any() else 0.0
+    variances = [
+        float(each.var(axis=0).mean()) if scanned.any() else 0.0 for each in (first, second)
+    ]
+    if shows.sum() < FEWEST_CELLS or (max(variances) < PLAIN**2 and difference < PLAIN**2):
         return None
     return difference <= MAX_UNLIKE * sum(variances) / 2
+
+
+def _not_scanned(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.bool_]:
+    # with the cells around it, which the edge of the black is in
+    black = [
+        binary_dilation(each.max(axis=2) <= BLACK, np.ones((3, 3), bool))
+        for each in (first, second)
+    ]
+    empty = [near | _is_glass(each) for near, each in zip(black, (first, second), strict=True)]
+    nowhere: NDArray[np.bool_] = (black[0] | black[1]) & empty[0] & empty[1]
+    return nowhere
+
+
+def _is_glass(cells: NDArray[np.float64]) -> NDArray[np.bool_]:
+    glass: NDArray[np.bool_] = cells.min(axis=2) >= GLASS
+    return glass

@@ -6,8 +6,9 @@ could, are named instead.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
 from qpannot.errors import UsageError
@@ -24,6 +25,8 @@ from qpannot.qupath.places import (
 )
 from qpannot.qupath.server import is_there, name_from_uri, path_from_uri, uri_from_path
 from qpannot.slide.fingerprint import SlideFingerprint, fingerprint_slide
+
+NO_OTHER = "no other file was found that is the slide"
 
 Progress = Callable[[str, int, int], None]
 """Called before each image with its name, how many are done, and how many there are."""
@@ -63,7 +66,7 @@ def relink(
     dry_run: bool = False,
     each: Progress = lambda name, done, total: None,
 ) -> list[Relinked]:
-    """Point the images whose slides are missing to where they are now.
+    """Point the images whose slides are missing, or plainly are others, to where they are now.
 
     A file is taken when its fingerprint is that of the slide, whatever its name; or when it is the
     only one of the slide's name that has its size in pixels and the picture of its thumbnail.
@@ -82,7 +85,7 @@ def relink(
     Returns
     -------
     list of Relinked
-        One for each image whose slide was missing.
+        One for each image whose slide was missing, or whose file is another slide.
     """
     search = _Search(project, folders, unverified)
     missing = search.missing
@@ -103,16 +106,33 @@ class _Search:
         self.folders = Folders(folders)
         self.changes: list[PlaceChange] = []
         self.missing: list[ProjectImage] = []
+        self.wrong: dict[str, str] = {}
         self.in_use: dict[Path, str] = {}
         for image in project.images:
             path = image.path
-            if path and is_there(path):
-                self.in_use[path.resolve()] = image.name
-            else:
+            if not (path and is_there(path)):
                 self.missing.append(image)
+            elif why := self._why_wrong(image, path):
+                self.missing.append(image)
+                self.wrong[image.id] = why
+            else:
+                self.in_use[path.resolve()] = image.name
+
+    def _why_wrong(self, image: ProjectImage, path: Path) -> str:
+        if image.server.unsupported or len(image.server.uris) != 1:
+            return ""  # no single file is to be its picture
+        judgement = recognise(path, image, self.known.get(image.id))
+        return judgement.why if judgement.evidence <= Evidence.UNLIKE else ""
 
     def locate(self, image: ProjectImage) -> Relinked:
         """Find the slide of an image."""
+        result = self._locate(image)
+        wrong = self.wrong.get(image.id)
+        if wrong is None or result.found:
+            return result
+        return replace(result, why=f"{wrong}; {result.why if result.candidates else NO_OTHER}")
+
+    def _locate(self, image: ProjectImage) -> Relinked:
         uris = image.server.uris
         place = place_from_uri(uris[0]) if len(uris) == 1 else None
         if place is None:
@@ -234,13 +254,20 @@ def rename_places(
     UsageError
         When there is none.
     """
+    if not project.images:
+        raise UsageError(
+            f"{project.path}: the project has no images.",
+            hint=f"Add slides: qpannot init SLIDES... -o {shlex.quote(str(project.folder))}",
+        )
     known = known_slides(project)
     moved = [(image, uris) for image in project.images if (uris := _moved(image, change))]
     if not moved:
         places = {place_from_uri(uri) for image in project.images for uri in image.server.uris}
-        shown = ", ".join(sorted({_folder_of(place) for place in places if place})[:5])
+        folders = sorted({_folder_of(place) for place in places if place})
+        shown = ", ".join(map(shlex.quote, folders[:5])) or "no place that has a name"
         raise UsageError(
-            f"No image of the project is below {change.old}.", hint=f"They are below {shown}."
+            f"No image of the project is below {change.old}.",
+            hint=f"They are below {shown}{', and others' if folders[5:] else ''}.",
         )
     # where the new place can be looked at, a file that is not there is no matter of trust
     blindly = unverified and not is_there(path_from_uri(uri_from_place(change.new)))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,8 @@ def test_import_reports_repairs_conflicts_and_what_it_left_out(
         assert {each.name for each in project.images[0].annotations()} == {"mine", "theirs"}
     qpannot("import", "geojson", study, file, "--replace", code=3)
     with open_project(study) as project:
-        assert {each.name for each in project.images[0].annotations()} == {None, "theirs"}
+        replaced = {each.name: each.geometry for each in project.images[0].annotations()}
+    assert replaced["mine"] == shapely.Point(5, 5) and set(replaced) == {"mine", "theirs"}
 
 
 def test_a_file_that_is_no_geojson_fails_with_a_message(
@@ -116,3 +118,110 @@ def test_an_image_that_cannot_be_read_is_skipped_and_named(
 def test_help_gives_examples(qpannot: Any, verb: str) -> None:
     assert f"qpannot {verb} geojson study" in qpannot(verb, "geojson", "--help").out
     assert "geojson" in qpannot(verb, "--help").out
+
+
+def areas(folder: Path, *names: str) -> list[Path]:
+    """Files of one Polygon each, as another program writes them."""
+    ring = [[300, 300], [400, 300], [400, 400], [300, 300]]
+    geometry = {"type": "Polygon", "coordinates": [ring]}
+    files = [folder / f"{name}.geojson" for name in names]
+    for file in files:
+        file.write_text(json.dumps({"type": "Feature", "geometry": geometry, "properties": {}}))
+    return files
+
+
+def advice(shown: str, word: str) -> list[list[str]]:
+    """The commands that a person is advised to run, as a shell takes them apart."""
+    return [shlex.split(line.split(": ")[-1]) for line in shown.splitlines() if word in line]
+
+
+def test_it_is_said_once_that_imports_count_as_a_persons_work_and_how_to_undo_that(
+    qpannot: Any, study: Path, tmp_path: Path
+) -> None:
+    study = study.rename(tmp_path / "a person's study")
+    ended = qpannot("import", "geojson", study, *areas(tmp_path, "one", "two"))
+    (command,) = advice(ended.out, "count as a person's work")
+    assert command[:4] == ["qpannot", "approve", "one.svs", "two.svs"]
+    qpannot(*command[1:])
+    told = qpannot("status", study, "--json").json["images"]
+    assert [image["state"] for image in told] == ["proposed", "proposed", "unannotated"]
+    point = {"type": "Point", "coordinates": [5, 5]}
+    (tmp_path / "glass.geojson").write_text(json.dumps(point))
+    ended = qpannot("import", "geojson", study, tmp_path / "glass.geojson")
+    assert "1 added" in ended.out and "Next" not in ended.out
+
+
+def test_predictions_are_imported_as_proposals_and_not_among_what_is_reviewed(
+    qpannot: Any, study: Path, tmp_path: Path
+) -> None:
+    files = areas(tmp_path, "two", "glass")
+    ended = qpannot("import", "geojson", study, *files, "--as-proposals")
+    assert "Next" not in ended.out
+    states = {
+        each["name"]: each["state"] for each in qpannot("status", study, "--json").json["images"]
+    }
+    assert (states["two.svs"], states["glass.svs"]) == ("proposed", "proposed")
+    qpannot("approve", "two.svs", "-p", study)
+    (new,) = areas(tmp_path, "new")
+    new.write_text(new.read_text().replace("400", "500"))
+    refused = qpannot(
+        "import", "geojson", study, new, "--image", "two.svs", "--as-proposals", code=1
+    )
+    assert "it is reviewed" in refused.err
+    (command,) = advice(refused.err, "--take-back")
+    qpannot(*command[1:])
+    qpannot("import", "geojson", study, new, "--image", "two.svs", "--as-proposals")
+    states = {
+        each["name"]: each["state"] for each in qpannot("status", study, "--json").json["images"]
+    }
+    assert states["two.svs"] == "proposed"
+
+
+def test_what_lies_outside_is_counted_and_the_way_back_can_be_pasted(
+    qpannot: Any, study: Path, tmp_path: Path
+) -> None:
+    rings = [shapely.box(x, 10, x + 50, 60) for x in (10, 100, 5000)]
+    features = [{"type": "Feature", "geometry": shapely.geometry.mapping(each)} for each in rings]
+    file = tmp_path / "two.geojson"
+    file.write_text(json.dumps(features))
+    ended = qpannot("import", "geojson", study, file)
+    assert "1 object outside the image (1,536 x 2,048 px)" in ended.err
+    file.write_text(json.dumps(features[2:]))
+    ended = qpannot("import", "geojson", study, file, "--image", "one", code=3)
+    (command,) = advice(ended.out, "undo it")
+    assert "one.svs" in qpannot(*command[1:]).out
+
+
+def test_replace_is_advised_only_where_it_would_help(
+    qpannot: Any, study: Path, tmp_path: Path
+) -> None:
+    with open_project(study) as project:
+        drawn, detected = project.images[0].objects()
+    file = tmp_path / "one.geojson"
+    point = {"type": "Point", "coordinates": [5, 5]}
+
+    def conflict_with(each: Any, kind: str) -> None:
+        properties = {"objectType": kind}
+        made = {"type": "Feature", "id": str(each.id), "geometry": point, "properties": properties}
+        file.write_text(json.dumps(made))
+
+    conflict_with(detected, "detection")
+    assert "--replace" not in qpannot("import", "geojson", study, file, code=3).out
+    assert "--replace" not in qpannot("import", "geojson", study, file, "--replace", code=3).out
+    conflict_with(drawn, "annotation")
+    assert "--replace" in qpannot("import", "geojson", study, file, code=3).out
+
+
+def test_several_images_are_not_exported_into_one_file(
+    qpannot: Any, study: Path, tmp_path: Path
+) -> None:
+    ended = qpannot("export", "geojson", study, "-o", tmp_path / "all.geojson", code=2)
+    assert "cannot hold 3 images" in ended.err and not (tmp_path / "all.geojson").exists()
+
+
+def test_export_says_that_what_persons_said_stays_in_the_project(
+    qpannot: Any, study: Path, tmp_path: Path
+) -> None:
+    assert "reviewed" not in qpannot("export", "geojson", study, "-o", tmp_path / "a").err
+    qpannot("approve", "one.svs", "-p", study)
+    assert "1 slide is reviewed" in qpannot("export", "geojson", study, "-o", tmp_path / "b").err

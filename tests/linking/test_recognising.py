@@ -65,3 +65,46 @@ def test_glass_looks_like_any_glass_and_tells_nothing() -> None:
     tissue[20:40, 20:60] = 120
     assert are_alike(one, tissue) is False
     assert are_alike(tissue, tissue) is True
+
+
+def pale_tissue(*blobs: tuple[int, int, int], black: int = 0, padding: int = 0) -> Picture:
+    """A picture of glass with pale round pieces, its left part not scanned."""
+    y, x = np.mgrid[:200, :300]
+    picture = np.full((200, 300, 3), (245, 243, 246), np.uint8)
+    for middle_x, middle_y, radius in blobs:
+        picture[(x - middle_x) ** 2 + (y - middle_y) ** 2 < radius**2] = (215, 170, 205)
+    picture[:, :black] = padding
+    return picture
+
+
+ONE = ((190, 50, 30), (250, 150, 20))
+OTHER = ((250, 60, 28), (190, 150, 25))
+
+
+@pytest.mark.parametrize("black", [0, 150, 163])
+def test_what_was_not_scanned_does_not_make_slides_alike(black: int) -> None:
+    one, other = pale_tissue(*ONE, black=black), pale_tissue(*OTHER, black=black)
+    assert are_alike(one, other) is False
+    assert are_alike(as_jpeg(one, 75), one[::2, ::2]) is True
+    assert are_alike(one, pale_tissue(*ONE[:1], black=black)) is False
+
+
+@pytest.mark.parametrize("padding", [255, 245])
+def test_what_was_not_scanned_may_be_white_in_the_other_picture(padding: int) -> None:
+    black = pale_tissue(*ONE, black=150)
+    assert are_alike(black, pale_tissue(*ONE, black=150, padding=padding)) is True
+    assert are_alike(black, pale_tissue(*OTHER, black=150, padding=padding)) is False
+
+
+def test_tissue_where_the_other_was_not_scanned_is_a_difference() -> None:
+    assert (
+        are_alike(pale_tissue(*ONE, (70, 100, 60), black=5), pale_tissue(*ONE, black=150)) is False
+    )
+
+
+def test_slides_that_show_next_to_nothing_beside_the_black_cannot_be_told_apart() -> None:
+    assert are_alike(pale_tissue(black=150), pale_tissue(black=150)) is None
+    speck = pale_tissue((200, 50, 4), black=150)
+    assert are_alike(speck, speck) is None
+    black = np.zeros((20, 30, 3), np.uint8)
+    assert are_alike(black, black) is None

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path, PureWindowsPath
@@ -112,6 +113,23 @@ def test_another_slide_of_the_same_name_and_size_is_never_taken(
         (result,) = relink(batches, [tmp_path / "archive"], unverified=unverified)
         assert result.found is None and "shows another picture" in result.why
     assert places(batches) == before
+
+
+def test_another_slide_that_took_the_place_of_one_is_told_and_the_right_one_found(
+    batches: Project, tmp_path: Path
+) -> None:
+    first = tmp_path / "slides" / "a" / "1.svs"
+    shutil.move(first, tmp_path / "safe.svs")
+    shutil.copy(tmp_path / "slides" / "b" / "1.svs", first)
+    (result,) = relink(batches, [tmp_path / "slides"])
+    assert result.image.id == batches.images[0].id and result.found is None
+    assert f"{first} shows another picture" in result.why and "no other file" in result.why
+    archive = tmp_path / "archive" / "1.svs"
+    archive.parent.mkdir()
+    shutil.move(tmp_path / "safe.svs", archive)
+    (result,) = relink(batches, [archive.parent])
+    assert result.found == archive and places(batches)[0] == archive
+    assert relink(batches, [archive.parent]) == []
 
 
 def test_files_that_cannot_be_told_apart_are_named_and_none_is_taken(
@@ -347,6 +365,15 @@ def test_a_share_no_image_is_on_is_a_mistake_that_shows_where_they_are(
 ) -> None:
     with pytest.raises(UsageError, match=f"No image.*\n.*{tmp_path}/slides/a"):
         rename_places(batches, PlaceChange.of("//old/share", "//new/share"))
+
+
+def test_a_project_without_images_has_no_places(tmp_path: Path) -> None:
+    with (
+        open_project(tmp_path / "a person's study", "x") as project,
+        pytest.raises(UsageError, match="has no images") as refused,
+    ):
+        rename_places(project, PlaceChange.of("//old/share", "//new/share"))
+    assert shlex.quote(str(project.folder)) in str(refused.value.hint)
 
 
 def test_a_person_decides_which_file_it_is(

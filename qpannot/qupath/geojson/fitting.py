@@ -12,7 +12,7 @@ import numpy as np
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from qpannot.qupath.annotation import Detection, PathObject, RoiType
+from qpannot.qupath.annotation import Annotation, Detection, PathObject, RoiType
 from qpannot.qupath.geojson.validity import (
     GRID_DECIMALS,
     MAX_VERTICES,
@@ -22,6 +22,7 @@ from qpannot.qupath.geojson.validity import (
     rounded_one,
     split,
 )
+from qpannot.qupath.proposals import is_untouched, sealed
 from qpannot.qupath.qpdata.roi import QUPATH_GRID_PX, Corners, geometries_of, on_qupath_grid
 
 _SAME_PX: Final = 4 * QUPATH_GRID_PX  # outlines nowhere further apart are the same, rounded twice
@@ -110,7 +111,8 @@ def fit(
 ) -> Fitted:
     """Return objects with geometries that QuPath takes from GeoJSON as they are.
 
-    Fitting what was fitted changes nothing.
+    Fitting what was fitted changes nothing. A proposal that nobody touched is none the less so for
+    being repaired or split: its fingerprint becomes that of its new outline.
 
     Parameters
     ----------
@@ -132,7 +134,7 @@ def fit(
         geometry = geometries[i]
         parent = moved_to.get(each.parent_id, each.parent_id) if each.parent_id else None
         if geometry.is_empty:
-            reason = "has no extent" if i in repairs else "has no geometry"
+            reason = _why_empty(each.geometry) if i in repairs else "has no geometry"
             result.left_out.append(Remark(where[i], f"{label_of(each)} {reason}"))
             moved_to[each.id] = parent
             continue
@@ -143,19 +145,34 @@ def fit(
         if i in nuclei:
             changes["nucleus"] = nuclei[i]
         pieces = split(geometry, max_vertices)
+        is_changed = i in repairs or len(pieces) > 1
+        seals = is_changed and isinstance(each, Annotation) and is_untouched(each)
         if len(pieces) == 1:
             made = each.with_changes(geometry=geometry, roi=_roi_of(each, geometry), **changes)
-            result.objects.append(made)
+            result.objects.append(_sealed(made) if seals else made)
             continue
         ids = tuple(uuid5(each.id, f"piece {k + 1} of {len(pieces)}") for k in range(len(pieces)))
         moved_to[each.id] = parent
         vertices = int(shapely.get_num_coordinates(geometry))
         result.splits.append(SplitObject(where[i], each.id, label_of(each), vertices, ids))
-        result.objects += [
+        parts = [
             each.with_changes(geometry=piece, roi=_roi_of(each, piece), id=piece_id, **changes)
             for piece, piece_id in zip(pieces, ids, strict=True)
         ]
+        result.objects += map(_sealed, parts) if seals else parts
     return result
+
+
+def _why_empty(given: BaseGeometry) -> str:
+    parts = shapely.get_parts(given)
+    shells = shapely.get_exterior_ring(parts[shapely.get_num_interior_rings(parts) > 0])
+    if (shapely.area(shapely.polygons(shells)) > 0).any():
+        return "has holes that leave nothing of it"
+    return "has no extent"
+
+
+def _sealed(each: PathObject) -> PathObject:
+    return sealed(each) if isinstance(each, Annotation) else each
 
 
 def _fitted_nuclei(

@@ -15,7 +15,7 @@ import json
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from uuid import UUID, uuid5
@@ -71,6 +71,10 @@ class Geojson:
         Features that are no objects, each with the reason.
     remarks
         What else is not as it stands in the file.
+    stated
+        By object ID, which of its properties the file states, by the names GeoJSON has for them.
+    crs
+        The coordinate reference system that the file names, as maps do; pixels have none.
     """
 
     objects: list[PathObject]
@@ -78,6 +82,8 @@ class Geojson:
     splits: list[SplitObject]
     left_out: list[Remark]
     remarks: list[Remark]
+    stated: dict[UUID, frozenset[str]] = field(default_factory=dict)
+    crs: str | None = None
 
 
 def read_geojson(source: Path | str | bytes) -> Geojson:
@@ -111,8 +117,17 @@ def read_geojson(source: Path | str | bytes) -> Geojson:
             raise ProjectError(
                 name, f"cannot be read ({error.strerror or error}).", hint="Check the path."
             ) from error
-    features, left_out = _features(name, [_parsed(name, each) for each in _unpacked(name, data)])
-    return _read(features, left_out)
+    documents = [_parsed(name, each) for each in _unpacked(name, data)]
+    features, left_out = _features(name, documents)
+    crs = next((found for each in documents if (found := _crs(each))), None)
+    return replace(_read(features, left_out), crs=crs)
+
+
+def _crs(document: Any) -> str | None:
+    named = document.get("crs") if isinstance(document, dict) else None
+    properties = named.get("properties") if isinstance(named, dict) else None
+    name = properties.get("name") if isinstance(properties, dict) else None
+    return name if isinstance(name, str) and name.strip() else None
 
 
 def _unpacked(name: Path | str, data: bytes) -> list[bytes]:
@@ -230,6 +245,7 @@ class _Draft(NamedTuple):
     outline: Outline
     nucleus: Outline | None
     fields: dict[str, Any]
+    stated: frozenset[str]
 
 
 class _Ids:
@@ -295,8 +311,10 @@ def _read(features: Sequence[_Feature], left_out: list[Remark]) -> Geojson:
         for i, draft in enumerate(drafts)
     }
     fitted = fit(objects, places=[draft.where for draft in drafts], faults=faults)
+    stated = {draft.fields["id"]: draft.stated for draft in drafts}
+    stated |= {piece: stated[each.id] for each in fitted.splits for piece in each.pieces}
     return Geojson(
-        fitted.objects, fitted.repairs, fitted.splits, left_out + fitted.left_out, remarks
+        fitted.objects, fitted.repairs, fitted.splits, left_out + fitted.left_out, remarks, stated
     )
 
 
@@ -306,7 +324,7 @@ def _objects(drafts: Sequence[_Draft]) -> list[PathObject]:
     geometries = build(outlines)
     nuclei = iter(geometries[len(drafts) :])
     objects: list[PathObject] = []
-    for (_, kind, _, nucleus, fields), geometry in zip(drafts, geometries, strict=False):
+    for (_, kind, _, nucleus, fields, _), geometry in zip(drafts, geometries, strict=False):
         if kind is ObjectKind.ANNOTATION:
             objects.append(Annotation(geometry=geometry, **fields))
         elif kind is ObjectKind.TMA_CORE:
@@ -345,4 +363,4 @@ def _draft(where: str, content: Mapping[str, Any], parent_id: UUID | None) -> _D
         fields["roi"] = RoiType.ELLIPSE
     if kind is ObjectKind.TMA_CORE:
         fields["missing"] = is_true(properties.get("isMissing"))
-    return _Draft(where, kind, outline, nucleus, fields)
+    return _Draft(where, kind, outline, nucleus, fields, frozenset(properties))

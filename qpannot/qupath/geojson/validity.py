@@ -43,6 +43,7 @@ class Fault(StrEnum):
     VERTICES = "vertices that are no numbers, or beyond any image"
     CROSSING = "an outline that crosses itself or another of its parts"
     NO_AREA = "a part without extent"
+    HOLE = "a hole that is not inside the outline"
     MIXED = "a mixture of geometries, of which the areas (else the lines) were kept"
     ROUNDING = f"invalid when rounded to {QUPATH_GRID_PX} px"
     NUCLEUS = "in its nucleus"
@@ -150,7 +151,10 @@ def _made_valid(geometry: BaseGeometry) -> tuple[BaseGeometry, tuple[Fault, ...]
         made = _areas_of(shapely.make_valid(outline, method="structure", keep_collapsed=False))
         if flat:
             faults[Fault.NO_AREA] = None
-        if not flat or not _united([_without_flat_rings(part) for part in kept]).is_valid:
+        rest = _united([_without_flat_rings(part) for part in kept])
+        if shapely.is_valid_reason(rest).startswith("Hole lies outside shell"):
+            faults[Fault.HOLE] = None
+        elif not rest.is_valid:
             faults[Fault.CROSSING] = None
         outline = made
     return _valid_on_grid(outline, faults), tuple(faults)

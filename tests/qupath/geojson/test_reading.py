@@ -421,3 +421,19 @@ def test_the_same_polygons_as_in_the_aperio_file_beside_it(shared_data: Path) ->
             for other in theirs
         ]
         assert max(overlaps) > 0.99
+
+
+def test_it_is_told_what_a_file_states_and_of_what_frame() -> None:
+    triangle = {"type": "Polygon", "coordinates": [[[0, 0], [90, 0], [90, 90], [0, 0]]]}
+    stated = {"name": None, "isLocked": False}
+    features = [
+        {"type": "Feature", "geometry": triangle, "properties": stated},
+        {"type": "Feature", "geometry": triangle},
+    ]
+    crs = {"type": "name", "properties": {"name": "EPSG:4326"}}
+    collection = {"type": "FeatureCollection", "features": features}
+    read = read_geojson(json.dumps({**collection, "crs": crs}).encode())
+    assert [read.stated[each.id] for each in read.objects] == [{"name", "isLocked"}, set()]
+    assert read.crs == "EPSG:4326"
+    assert read_geojson(json.dumps(collection).encode()).crs is None
+    assert read_geojson(json.dumps({**collection, "crs": None}).encode()).crs is None

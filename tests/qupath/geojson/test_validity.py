@@ -193,3 +193,23 @@ def test_results_survive_qupaths_float32() -> None:
     made, _ = repaired(shapely.Polygon([(90_000.1, 3), (90_010.33, 8), (90_004.77, 20)]))
     stored = on_qupath_grid(np.array([made]))[0]
     assert stored.is_valid and stored.area == pytest.approx(made.area, rel=1e-3)
+
+
+def square(low: float, high: float) -> list[tuple[float, float]]:
+    return [(low, low), (high, low), (high, high), (low, high)]
+
+
+@pytest.mark.parametrize(
+    ("hole", "left", "fault"),
+    [
+        (square(0, 100), 0, Fault.HOLE),
+        (square(200, 300), 10_100, Fault.HOLE),
+        (square(15, 30), 75, Fault.CROSSING),
+    ],
+)
+def test_a_hole_that_is_not_inside_is_told_from_an_outline_that_crosses(
+    hole: list[tuple[float, float]], left: float, fault: Fault
+) -> None:
+    made, repair = repaired(shapely.Polygon(square(10, 20), [hole]))
+    assert repair is not None and repair.faults == (fault,)
+    assert made.is_valid and made.area == left

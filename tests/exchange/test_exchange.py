@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +11,14 @@ import pytest
 import shapely
 
 from qpannot.errors import ConcurrentChangeError, ProjectError, UsageError
-from qpannot.exchange import export_geojson, find_geojson, import_geojson, name_files, naming
+from qpannot.exchange import (
+    export_geojson,
+    find_geojson,
+    import_geojson,
+    importing,
+    name_files,
+    naming,
+)
 from qpannot.qupath import (
     Annotation,
     Detection,
@@ -21,7 +28,6 @@ from qpannot.qupath import (
     ProjectImage,
     RoiType,
     TMACore,
-    open_project,
 )
 from qpannot.qupath.geojson.reading import read_geojson
 from qpannot.qupath.geojson.validity import MAX_VERTICES
@@ -35,15 +41,8 @@ def annotation(x: float = 300, **changes: Any) -> Annotation:
     return Annotation(shapely.box(x, 100.25, x + 50, 180), TUMOR, **changes)
 
 
-@pytest.fixture
-def project(project_folder: Path) -> Iterator[Project]:
-    """A project of one.svs (2048 x 1536 px), two.svs and glass.svs."""
-    with open_project(project_folder, "r+") as opened:
-        yield opened
-
-
 def images_named(*names: str) -> list[ProjectImage]:
-    return [SimpleNamespace(id=str(i + 1), name=name) for i, name in enumerate(names)]
+    return [SimpleNamespace(id=str(i + 1), name=name, path=None) for i, name in enumerate(names)]
 
 
 @pytest.mark.parametrize(
@@ -84,13 +83,31 @@ def test_long_names_are_cut_and_still_differ() -> None:
         ("CASE-1.json", ["case-1.svs"]),
         ("case-2.geojson", ["case-2.svs", "case-2.ndpi"]),
         ("case-2.ndpi.geojson", ["case-2.ndpi"]),
-        ("case-2.tif.geojson", ["case-2.svs", "case-2.ndpi"]),
+        ("case-2.tif.geojson", []),
+        ("case-1.ndpi.geojson", []),
+        ("case-1.svs (1).geojson", ["case-1.svs"]),
         ("case.geojson", []),
     ],
 )
 def test_files_belong_to_the_images_they_are_named_after(file: str, found: list[str]) -> None:
     images = images_named("case-1.svs", "case-2.svs", "case-2.ndpi")
     assert [image.name for image in naming.images_of(Path(file), images)] == found
+
+
+def test_a_file_of_another_kind_of_slide_is_only_of_an_image_without_a_kind() -> None:
+    (renamed,) = images_named("case-1")
+    assert naming.images_of(Path("case-1.svs.geojson"), [renamed]) == [renamed]
+    assert naming.images_of(Path("CASE-1.svs.geojson"), [renamed]) == [renamed]
+
+
+def test_slides_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    folders = [tmp_path / "slides" / case for case in ("case-1", "case-2")]
+    images: list[Any] = [
+        SimpleNamespace(id=folder.name, name="slide.svs", path=folder / "slide.svs")
+        for folder in folders
+    ]
+    assert naming.images_of(tmp_path / "out" / "case-2" / "slide.geojson", images) == images[1:]
+    assert naming.images_of(tmp_path / "out" / "slide.geojson", images) == images
 
 
 def test_folders_stand_for_the_geojson_in_them(tmp_path: Path) -> None:
@@ -278,7 +295,7 @@ def test_objects_shifted_off_the_image_are_warned_of_with_the_likely_reason(
     assert result.outside == 1 and not result.warning
 
 
-def test_an_image_that_qupath_saves_meanwhile_is_named_and_left_as_it_is(
+def test_what_qupath_saves_meanwhile_is_kept_and_the_import_begun_anew(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = project.images[0]
@@ -294,8 +311,31 @@ def test_an_image_that_qupath_saves_meanwhile_is_named_and_left_as_it_is(
     monkeypatch.setattr(type(one), "objects", read_and_save)
     write_geojson(tmp_path / "one.geojson", [annotation()])
     result = import_geojson(project, [tmp_path / "one.geojson"])
+    assert result.is_complete and len(result.images[0].added) == 1
+    assert [each.name for each in one.annotations()] == ["saved meanwhile", None]
+
+
+def test_an_image_that_is_saved_again_and_again_is_named_and_left_alone(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = project.images[0]
+    read = type(one).objects
+    saved: list[Annotation] = []
+
+    def read_and_save(image: Any) -> Any:
+        objects = read(image)
+        saved.append(annotation())
+        image.write_annotations(add=saved[-1:])
+        return objects
+
+    monkeypatch.setattr(type(one), "objects", read_and_save)
+    monkeypatch.setattr(importing, "ATTEMPTS", 3)
+    new = annotation()
+    write_geojson(tmp_path / "one.geojson", [new])
+    result = import_geojson(project, [tmp_path / "one.geojson"])
     assert isinstance(result.failed[0][1], ConcurrentChangeError) and not result.images
-    assert [each.name for each in one.annotations()] == ["saved meanwhile"]
+    assert [each.id for each in one.annotations()] == [each.id for each in saved]
+    assert len(saved) == 3
 
 
 def test_only_annotations_and_only_some_images_are_exported_on_demand(
@@ -310,6 +350,25 @@ def test_only_annotations_and_only_some_images_are_exported_on_demand(
     assert len(read_geojson(result.exported[0].path).objects) == 1
     export_geojson(project, tmp_path / "b" / "mine.geojson", images=[one])
     assert len(read_geojson(tmp_path / "b" / "mine.geojson").objects) == 2
+    packed = export_geojson(project, tmp_path / "mine.geojson", images=[one], compress=True)
+    assert packed.exported[0].path == tmp_path / "mine.geojson.gz"
+    assert packed.exported[0].path.read_bytes()[:2] == b"\x1f\x8b"
+
+
+def test_several_images_do_not_go_into_one_file(project: Project, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot hold 3 images") as refused:
+        export_geojson(project, tmp_path / "all.geojson")
+    assert "--image" in str(refused.value.hint) and not list(tmp_path.glob("all*"))
+
+
+def test_a_file_that_cannot_be_written_is_named_and_the_others_are(
+    project: Project, tmp_path: Path
+) -> None:
+    (tmp_path / "out" / "one.geojson").mkdir(parents=True)
+    result = export_geojson(project, tmp_path / "out")
+    assert [image.name for image, _ in result.failed] == ["one.svs"]
+    assert [each.path.name for each in result.exported] == ["two.geojson", "glass.geojson"]
+    assert all(each.path.is_file() for each in result.exported)
 
 
 def test_an_image_that_cannot_be_read_is_named_and_the_others_are_exported(
