@@ -12,8 +12,9 @@ largest resident memory.
 
 Set PAQUO_QUPATH_DIR to a QuPath to have paquo measured as well: what its users write, that is
 ``add_annotation`` in a loop and the project's own save, and ``.roi`` for every annotation. That
-is without a safety net; the built-in backend reads back what it wrote and compares, and keeps a
-snapshot of what was there.
+is without a safety net; the built-in backend reads back what it wrote and compares, syncs it, and
+keeps a snapshot of what was there. ``unchecked`` is the built-in backend without all of that,
+which no command of qpannot ever does: what the safety costs.
 """
 
 from __future__ import annotations
@@ -31,12 +32,15 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
 import tifffile
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:  # importing them is part of what is measured
+    from qpannot.qupath import Annotation, Project
 
 SPACING_PX = 100
 Figures = dict[str, float]
@@ -93,6 +97,35 @@ def builtin_write(path: Path, outlines: list[shapely.Polygon]) -> int:
         return project.images[0].count_annotations()
 
 
+def unchecked_write(path: Path, outlines: list[shapely.Polygon]) -> int:
+    from qpannot.qupath import Annotation, PathClass, open_project
+
+    tumor = PathClass("Tumor", (200, 0, 0))
+    with open_project(path, "r+", backend="builtin") as project:
+        return write_unchecked(project, [Annotation(outline, tumor) for outline in outlines])
+
+
+def unchecked_add_one(path: Path, outlines: list[shapely.Polygon]) -> int:
+    from qpannot.qupath import Annotation, open_project
+
+    with open_project(path, "r+", backend="builtin") as project:
+        return write_unchecked(project, [Annotation(outlines[0])]) - 1
+
+
+def write_unchecked(project: Project, added: list[Annotation]) -> int:
+    """Write as paquo does: no read-back, no sync, no snapshot, and no lock."""
+    from qpannot.qupath.qpdata.datafile import QpData
+
+    file = project.folder / "data" / project.images[0].id / "data.qpdata"
+    data = QpData.new(qupath_version="0.6.0")
+    if file.exists():
+        data = QpData.parse(file.read_bytes(), source=file)
+    data.add(added)
+    file.write_bytes(data.to_bytes())
+    count: int = data.summary()["objectTypeCounts"]["Annotations"]
+    return count
+
+
 def builtin_read(path: Path, outlines: list[shapely.Polygon]) -> int:
     from qpannot.qupath import open_project
 
@@ -140,6 +173,7 @@ JOBS: dict[str, Callable[[Path, list[shapely.Polygon]], int]] = {
     f"{tool} {what}": job
     for tool, jobs in (
         ("builtin", (builtin_write, builtin_read, builtin_add_one)),
+        ("unchecked", (unchecked_write, builtin_read, unchecked_add_one)),
         ("paquo", (paquo_write, paquo_read, paquo_add_one)),
     )
     for what, job in zip(("write", "read", "add one"), jobs, strict=True)
@@ -232,7 +266,7 @@ def print_size(result: dict[str, Any]) -> None:
     for job, figures in jobs.items():
         tool, what = job.split(" ", 1)
         seconds = figures["seconds"]
-        other = jobs.get(f"paquo {what}") if tool == "builtin" else None
+        other = jobs.get(f"paquo {what}") if tool != "paquo" else None
         ratios = [
             f"{other[key] / figures[key]:.1f} x" if other else ""
             for key in ("seconds", "cpu_seconds")
@@ -259,7 +293,7 @@ def main() -> None:
     results = []
     for size in options.sizes:
         count, vertices = map(int, size.split("x"))
-        tools = ["builtin"]
+        tools = ["builtin", "unchecked"]
         if has_paquo and count <= options.paquo_up_to:
             tools.append("paquo")
         results.append(run_size(count, vertices, tools, options.repeats))

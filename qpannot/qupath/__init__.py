@@ -5,11 +5,10 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Literal
 
-from qpannot.errors import FormatError, ProjectError, UsageError
+from qpannot.errors import ProjectError, UsageError
 from qpannot.qupath.annotation import (
     Annotation,
     Detection,
@@ -20,8 +19,9 @@ from qpannot.qupath.annotation import (
     RoiType,
     TMACore,
 )
-from qpannot.qupath.builtin import BuiltinProject
+from qpannot.qupath.builtin import BuiltinBackend
 from qpannot.qupath.paquo import jvm
+from qpannot.qupath.project import ProjectBackend, StoredProject
 from qpannot.qupath.protocol import Fingerprint, ImageChanges, Mode, Project, ProjectImage
 from qpannot.qupath.qpdata.datafile import as_stored
 from qpannot.qupath.server import ImageSource
@@ -47,8 +47,6 @@ __all__ = [
 
 Backend = Literal["auto", "builtin", "paquo"]
 
-_log = logging.getLogger(__name__)
-
 
 def find_project(path: Path | str) -> Path:
     """Return the ``.qpproj`` file that ``path`` is or holds.
@@ -64,6 +62,8 @@ def find_project(path: Path | str) -> Path:
     found = sorted(path.glob("*.qpproj")) if path.is_dir() else []
     if len(found) == 1:
         return found[0]
+    if not found and path.is_dir() and (left := sorted(path.glob("*.qpproj.backup"))):
+        return left[0].with_suffix("")  # gone; who reads it says how to get it back
     if found:
         names = ", ".join(file.name for file in found)
         raise ProjectError(path, f"holds several projects ({names}).", hint="Name the file.")
@@ -88,7 +88,8 @@ def open_project(path: Path | str, mode: Mode = "r", backend: Backend = "auto") 
     backend
         ``builtin`` needs no Java; ``paquo`` reads and writes with an installed QuPath (0.4 to
         0.7), which is started in this process; ``auto`` takes it where one is found and works,
-        and ``builtin`` otherwise and in worker processes.
+        and ``builtin`` otherwise and in worker processes. It chooses when the first annotations
+        are read or written: listing images needs neither.
 
     Raises
     ------
@@ -116,17 +117,16 @@ def open_project(path: Path | str, mode: Mode = "r", backend: Backend = "auto") 
     else:
         path = find_project(path)
     if backend == "paquo":
-        return _open_in_qupath(path, mode)
-    if backend == "auto" and jvm.is_wanted_by_auto():
-        try:
-            return _open_in_qupath(path, mode)
-        except FormatError as error:
-            _log.warning("QuPath is not used: %s", error.message)
-    return BuiltinProject(path, mode)
+        jvm.start()
+    choices = {"builtin": BuiltinBackend, "paquo": _qupath, "auto": _qupath_if_it_works}
+    return StoredProject(path, mode, choices[backend])
 
 
-def _open_in_qupath(path: Path, mode: Mode) -> Project:
-    jvm.start()
-    from qpannot.qupath.paquo.project import PaquoProject
+def _qupath() -> ProjectBackend:
+    from qpannot.qupath.paquo.project import QuPathBackend
 
-    return PaquoProject(path, mode)
+    return QuPathBackend()
+
+
+def _qupath_if_it_works() -> ProjectBackend:
+    return _qupath() if jvm.is_wanted_by_auto() else BuiltinBackend()

@@ -239,8 +239,12 @@ def digest(
             name,
             locked,
             color,
-            struct.pack("3i", plane.c, plane.z, plane.t),
+            None if plane is DEFAULT_PLANE or plane == DEFAULT_PLANE else _packed(plane),
             (*measurements, struct.pack(f"{len(numbers)}d", *numbers)) if numbers else None,
-            frozenset(metadata.items()),
+            frozenset(metadata.items()) if metadata else None,
         )
     )
+
+
+def _packed(plane: Plane) -> bytes:
+    return struct.pack("3i", plane.c, plane.z, plane.t)

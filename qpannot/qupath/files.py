@@ -112,13 +112,12 @@ def write_atomically(
 
 def _holds(path: Path, data: bytes) -> bool:
     """Tell whether a file that was synced holds these bytes, on the disk if that can be asked."""
-    view = memoryview(data)
     with path.open("rb", buffering=0) as file:
         if hasattr(os, "posix_fadvise"):  # else it is read from memory
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         position = 0
         while chunk := file.read(_CHUNK):
-            if view[position : position + len(chunk)] != chunk:
+            if not data.startswith(chunk, position):
                 return False
             position += len(chunk)
     return position == len(data)

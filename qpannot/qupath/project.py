@@ -1,30 +1,42 @@
-"""What both backends share of a project: its file, its folder, and safe changes of them.
+"""A project on disk: its file, its folder, and safe changes of them.
 
-A backend reads and makes the entries of images; here they are put into the project file, all
-else in it kept. Source of the layout: QuPath 0.6 ``DefaultProject``.
+What is told of images and classes is JSON, and read and changed here. Data files, and the entries
+of new images, are a `ProjectBackend`'s: all else in the project file is kept.
+Source of the layout: QuPath 0.6 ``DefaultProject``.
 """
 
 from __future__ import annotations
 
 import json
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import Protocol, Self
 
-from qpannot.errors import FormatError, ProjectError, ReadOnlyError
+from qpannot.errors import FormatError, ProjectError, QpannotError, ReadOnlyError
 from qpannot.qupath import gson, server
-from qpannot.qupath.annotation import Color, PathClass, argb_from_color, color_from_argb
+from qpannot.qupath.annotation import PathClass, argb_from_color
 from qpannot.qupath.files import ProjectFiles, now_ms
 from qpannot.qupath.image import WRITTEN_AS, ImageContents, StoredImage
 from qpannot.qupath.paquo.installation import version_tuple
+from qpannot.qupath.projectfile import (
+    Json,
+    backup_of,
+    change_metadata,
+    change_tags,
+    class_color,
+    is_class,
+    last_id,
+    parse_project,
+    path_class_of,
+    read_project_file,
+)
 from qpannot.qupath.protocol import ImageChanges, Mode
+from qpannot.qupath.qpdata.storable import CLASS_SEPARATOR, class_parts, is_text
 
 _FIRST_WITH_TAGS = (0, 6)
-
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -43,76 +55,81 @@ class NewEntry:
     thumbnail: bytes | None
 
 
-class StoredProject(ABC):
-    """A project on disk. Implements ``qupath.protocol.Project`` but for what backends differ in."""
+class ProjectBackend(Protocol):
+    """What reads and writes the formats that are QuPath's own: our code, or QuPath's."""
 
-    backend: ClassVar[str]
+    @property
+    def name(self) -> str:
+        """``builtin`` or ``paquo``."""
 
-    def __init__(self, path: Path, mode: Mode) -> None:
-        self.path = path.absolute()
-        self.folder = self.path.parent
-        self.mode = mode
-        self.files = ProjectFiles(self.folder)
-        if mode == "x":
-            self._create()
-        if mode == "r+":
-            self.files.tidy()
-        self._load(self._read())
-
-    @abstractmethod
     def parse_data(self, data: bytes, *, source: Path) -> ImageContents:
         """Read the bytes of a data file; ``FormatError`` where they are damaged."""
 
-    @abstractmethod
     def new_data(
         self, *, qupath_version: str, server_json: str, image_type: str = "UNSET"
     ) -> ImageContents:
         """Return an empty data file."""
 
-    @abstractmethod
-    def _new_document(self) -> Json:
+    def new_document(self) -> Json:
         """Return the project file of a new project."""
 
-    @abstractmethod
-    def _read_entries(self, document: Json) -> Sequence[Json]:
-        """Return the entries of the images."""
+    def make_entries(self, sources: Sequence[server.ImageSource]) -> Sequence[NewEntry]:
+        """Return entries for new images, in their order, but for IDs, names and metadata."""
 
-    @abstractmethod
-    def _make_entries(
-        self, document: Json, sources: Sequence[server.ImageSource]
-    ) -> Sequence[NewEntry]:
-        """Return entries of new images, with the next free IDs."""
 
-    @abstractmethod
-    def _change_entries(self, document: Json, changes: Mapping[str, ImageChanges]) -> None:
-        """Change the metadata and URIs of entries, which are all there, in the document."""
+class StoredProject:
+    """A project on disk. Implements ``qupath.protocol.Project``.
 
-    @abstractmethod
-    def _read_classes(self, data: bytes) -> Sequence[PathClass]:
-        """Return the classes of ``classes.json``; raises ``ValueError`` and its like."""
+    Parameters
+    ----------
+    path
+        The ``.qpproj`` file.
+    mode
+        As of `open_project`.
+    choose
+        Returns the backend. Not called before one is needed: QuPath's Java takes a second to
+        start, and nothing that is told of images or classes asks for it.
+    """
 
-    @abstractmethod
-    def _write_classes(self, classes: Sequence[PathClass]) -> Sequence[Json]:
-        """Return the entries of ``classes.json`` for these classes."""
+    def __init__(self, path: Path, mode: Mode, choose: Callable[[], ProjectBackend]) -> None:
+        self.path = path.absolute()
+        self.folder = self.path.parent
+        self.mode = mode
+        self.files = ProjectFiles(self.folder)
+        self._choose = choose
+        if mode == "x":
+            self._create()
+        if mode == "r+":
+            self.files.tidy()
+        self._load()
 
-    def _read(self) -> bytes:
-        try:
-            return self.path.read_bytes()
-        except FileNotFoundError:
-            raise ProjectError(
-                self.path,
-                "there is no such project.",
-                hint="Give the .qpproj file or its folder; 'qpannot init SLIDES... -o FOLDER' "
-                "makes a new one.",
-            ) from None
-        except OSError as error:
-            raise ProjectError(self.path, f"cannot be read ({error.strerror or error}).") from error
+    @cached_property
+    def _backend(self) -> ProjectBackend:
+        return self._choose()
 
-    def _load(self, data: bytes) -> None:
-        self.document = _parse_project(self.path, data)
-        self._images: tuple[StoredImage, ...] = tuple(
-            StoredImage(self, entry) for entry in self._read_entries(self.document)
+    @property
+    def backend(self) -> str:
+        """``builtin`` or ``paquo``; asking chooses."""
+        return self._backend.name
+
+    def parse_data(self, data: bytes, *, source: Path) -> ImageContents:
+        """Read the bytes of a data file; ``FormatError`` where they are damaged."""
+        return self._backend.parse_data(data, source=source)
+
+    def new_data(
+        self, *, qupath_version: str, server_json: str, image_type: str = "UNSET"
+    ) -> ImageContents:
+        """Return an empty data file."""
+        return self._backend.new_data(
+            qupath_version=qupath_version, server_json=server_json, image_type=image_type
         )
+
+    def _read(self) -> Json:
+        return parse_project(self.path, read_project_file(self.path))
+
+    def _load(self) -> None:
+        self.document = self._read()
+        self._images = tuple(StoredImage(self, entry) for entry in self.document["images"])
 
     @property
     def version(self) -> str | None:
@@ -140,7 +157,9 @@ class StoredProject(ABC):
     def classes(self) -> tuple[PathClass, ...]:
         """The classes offered for annotating."""
         try:
-            return tuple(self._read_classes(self._classes_path.read_bytes()))
+            listed = gson.loads(self._classes_path.read_text(encoding="utf-8"))
+            entries = listed.get("pathClasses") or []
+            return tuple(path_class_of(entry) for entry in entries if is_class(entry))
         except FileNotFoundError:
             return ()
         except (ValueError, AttributeError, TypeError, OSError) as error:
@@ -151,17 +170,23 @@ class StoredProject(ABC):
             ) from error
 
     def set_classes(self, classes: Iterable[PathClass]) -> None:
-        """Replace the list of classes; entries of classes that stay as they are stay whole."""
+        """Replace the list of classes; entries of classes that stay as they are stay whole.
+
+        Raises
+        ------
+        QpannotError
+            When QuPath could not read one of them. Nothing is changed then.
+        """
         self.check_writable()
-        wanted = self._write_classes(list(classes))
+        wanted = [_class_entry(each) for each in classes]
 
         def change(old: bytes | None) -> bytes:
             document = {"pathClasses": []} if old is None else gson.loads(old.decode("utf-8"))
             entries = [e for e in document.get("pathClasses") or [] if isinstance(e, dict)]
-            known = {class_of(entry): entry for entry in entries if is_class(entry)}
+            known = {path_class_of(entry): entry for entry in entries if is_class(entry)}
             made = [entry for entry in entries if not is_class(entry)]
             for each in wanted:
-                entry = known.get(class_of(each), each)
+                entry = known.get(path_class_of(each), each)
                 color = class_color(each)
                 if color and class_color(entry) != color:
                     entry = {**entry, "color": argb_from_color(color)}
@@ -174,7 +199,7 @@ class StoredProject(ABC):
         """Add images as QuPath's import does, in one write of the project file."""
         self.check_writable()
         with self.files.locked():
-            made = self._make_entries(_parse_project(self.path, self._read()), sources)
+            made = self._make_entries(self._read(), sources)
             ids = json.dumps([str(new.entry["entryID"]) for new in made]).encode()
             self.files.edit(self._adding_path, lambda _: ids, keeps_snapshot=False)
             for new, source in zip(made, sources, strict=True):
@@ -187,6 +212,20 @@ class StoredProject(ABC):
             self._edit_project(change)
             self._adding_path.unlink(missing_ok=True)
         return self._images[len(self._images) - len(made) :]
+
+    def _make_entries(
+        self, document: Json, sources: Sequence[server.ImageSource]
+    ) -> Sequence[NewEntry]:
+        made = self._backend.make_entries(sources) if sources else []
+        last = last_id(document)
+        for new, source in zip(made, sources, strict=True):
+            last += 1
+            while self.is_taken(last):
+                last += 1
+            new.entry["entryID"] = last
+            new.entry["imageName"] = source.path.name
+            change_metadata(new.entry, source.metadata)
+        return made
 
     @property
     def _adding_path(self) -> Path:
@@ -224,21 +263,31 @@ class StoredProject(ABC):
         self.check_writable()
 
         def change(document: Json) -> None:
-            entries = {str(entry.get("entryID")): entry for entry in document["images"]}
-            asked: dict[str, ImageChanges] = {}
+            entries = {str(entry["entryID"]): entry for entry in document["images"]}
+            has_tags = version_tuple(document.get("version")) >= _FIRST_WITH_TAGS
             for image_id, wanted in changes.items():
-                if image_id in entries and _is_as_expected(entries[image_id], wanted):
-                    asked[image_id] = wanted
-                elif wanted.only_if is None:
-                    raise ProjectError(self.path, f"image {image_id} is no longer in the project.")
-            if version_tuple(document.get("version")) >= _FIRST_WITH_TAGS:
-                for image_id, wanted in asked.items():
-                    _change_tags(entries[image_id], wanted.tags or {})
-            self._change_entries(document, asked)
+                entry = entries.get(image_id)
+                if entry is None or not _is_as_expected(entry, wanted):
+                    if wanted.only_if is None:
+                        raise ProjectError(
+                            self.path, f"image {image_id} is no longer in the project."
+                        )
+                    continue
+                change_metadata(entry, wanted.metadata or {})
+                if wanted.uris:
+                    entry["serverBuilder"] = server.replace_uris(
+                        entry.get("serverBuilder"), wanted.uris
+                    )
+                if wanted.mpp:
+                    entry["serverBuilder"] = server.state_mpp(
+                        entry.get("serverBuilder"), wanted.mpp
+                    )
+                if has_tags:
+                    change_tags(entry, wanted.tags or {})
 
         self._edit_project(change)
         for image in self._images:
-            if image.id in changes and changes[image.id].uris:
+            if image.id in changes and (changes[image.id].uris or changes[image.id].mpp):
                 self._write_server_copy(image)
 
     def _write_server_copy(self, image: StoredImage) -> None:
@@ -248,19 +297,18 @@ class StoredProject(ABC):
         )
 
     def _edit_project(self, change: Callable[[Json], None]) -> None:
-        def edit(old: bytes | None) -> bytes | None:
-            if old is None:
-                raise ProjectError(self.path, "the project file has gone; nothing was changed.")
-            document = _parse_project(self.path, old)
-            before = gson.dumps(document, pretty=True)
+        def edit(_: bytes | None) -> bytes | None:
+            # not QuPath's backup, where a save broke off: that stays behind after each, and is old
+            document = self._read()
+            before = json.dumps(document)
             change(document)
-            if gson.dumps(document, pretty=True) == before:
+            if json.dumps(document) == before:
                 return None
             document["modifyTimestamp"] = now_ms()
             return gson.encode(gson.dumps(document, pretty=True))
 
-        self.files.edit(self.path, edit)
-        self._load(self._read())
+        self.files.edit(self.path, edit, backup=backup_of(self.path))
+        self._load()
 
     def _create(self) -> None:
         try:
@@ -269,7 +317,7 @@ class StoredProject(ABC):
             raise ProjectError(self.folder, f"cannot be made ({error.strerror}).") from error
         if found := sorted(self.folder.glob("*.qpproj")):
             raise self._exists_already(found[0])
-        document = {**self._new_document(), "uri": server.uri_from_path(self.path)}
+        document = {**self._backend.new_document(), "uri": server.uri_from_path(self.path)}
 
         def make(old: bytes | None) -> bytes:
             if old is not None:  # another process was quicker
@@ -293,7 +341,7 @@ class StoredProject(ABC):
         if self.mode == "r":
             raise ReadOnlyError(self.path)
 
-    def close(self) -> None:  # noqa: B027 - part of the protocol, and there is nothing to do
+    def close(self) -> None:
         """Let go of the project; everything written is on disk already."""
 
     def __enter__(self) -> Self:
@@ -308,62 +356,23 @@ class StoredProject(ABC):
         self.close()
 
 
-def _parse_project(path: Path, data: bytes) -> Json:
-    try:
-        document = gson.loads(data.decode("utf-8"))
-    except ValueError as error:
-        raise FormatError(
-            path,
-            f"not a QuPath project: {error}",
-            hint=f"QuPath keeps the last good one as {path.name}.backup, and "
-            f"'qpannot snapshots {path.parent} --file project' lists what qpannot kept.",
-        ) from error
-    if not isinstance(document, dict) or not isinstance(document.get("images", []), list):
-        raise FormatError(path, "not a QuPath project: it has no list of images.")
-    if "version" not in document and "lastID" not in document:
-        raise FormatError(
-            path,
-            "written by a QuPath before 0.2, whose projects later versions do not read.",
-            hint="Open and save the project with QuPath 0.2 or newer.",
+def _class_entry(path_class: PathClass) -> Json:
+    problem = ""
+    if not class_parts(path_class) or any(each in path_class.name for each in "\n\r"):
+        problem = "a name with letters, on one line, is needed"
+    elif not is_text(path_class.name):
+        problem = "its name holds half a character, which no other program could read"
+    elif path_class.color and not all(0 <= value <= 255 for value in path_class.color):
+        problem = f"its colour is {path_class.color}, and not three numbers 0-255"
+    if problem:
+        raise QpannotError(
+            f"The class {path_class.name!r} cannot be stored: {problem}.",
+            hint="Rename the class. Nothing was changed.",
         )
-    document.setdefault("images", [])
-    for entry in document["images"]:
-        if not isinstance(entry, dict) or "entryID" not in entry:
-            raise FormatError(path, "not a QuPath project: an image has no entryID.")
-    return document
-
-
-def class_of(entry: Mapping[str, Any]) -> PathClass:
-    """Return the class of an entry of ``classes.json``."""
-    return PathClass(str(entry["name"]), class_color(entry))
-
-
-def class_color(entry: Mapping[str, Any]) -> Color | None:
-    """Return the colour of an entry of ``classes.json``."""
-    color = entry.get("color")
-    return None if color is None else color_from_argb(int(color))
-
-
-def is_class(entry: Mapping[str, Any]) -> bool:
-    """Tell whether an entry of ``classes.json`` is a class, and not QuPath's null class."""
-    name = str(entry.get("name") or "").strip()
-    # QuPath 0.2 and 0.3 list their null class; as a class of its own it means something else
-    return bool(name) and not (name == "Unclassified" and entry.get("color") is None)
-
-
-def last_id(document: Mapping[str, Any]) -> int:
-    """Return the highest image ID a project has given out."""
-    ids = [int(entry["entryID"]) for entry in document["images"]]
-    return max([int(document.get("lastID") or 0), *ids])
+    color = {"color": argb_from_color(path_class.color)} if path_class.color else {}
+    return {"name": CLASS_SEPARATOR.join(class_parts(path_class)), **color}
 
 
 def _is_as_expected(entry: Json, changes: ImageChanges) -> bool:
     metadata = entry.get("metadata") or {}
     return all(metadata.get(key) == value for key, value in (changes.only_if or {}).items())
-
-
-def _change_tags(entry: Json, changes: Mapping[str, bool]) -> None:
-    tags = [tag for tag in entry.get("tags") or () if changes.get(tag, True)]
-    tags += [tag for tag, wanted in changes.items() if wanted and tag not in tags]
-    if tags != (entry.get("tags") or []):
-        entry["tags"] = tags

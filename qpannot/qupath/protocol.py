@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Protocol, Self
 
+from qpannot.geometry import Mpp
 from qpannot.qupath.annotation import Annotation, PathClass, PathObject
 from qpannot.qupath.server import ImageSource, ServerInfo
 from qpannot.qupath.snapshots import Snapshot
@@ -29,6 +30,9 @@ class ImageChanges:
         which know no tags.
     uris
         New places of the image's files, by old.
+    mpp
+        Pixel size of the image as it is shown; kept where the project states one already, which a
+        person may have set in QuPath.
     only_if
         Change the image only where its metadata still has these values at the moment of writing
         (``None``: no such key) and it is still in the project. Otherwise it is left as it is.
@@ -37,6 +41,7 @@ class ImageChanges:
     metadata: Mapping[str, str | None] | None = None
     tags: Mapping[str, bool] | None = None
     uris: Mapping[str, str] | None = None
+    mpp: Mpp | None = None
     only_if: Mapping[str, str | None] | None = None
 
 

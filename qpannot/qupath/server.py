@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 from urllib.parse import unquote, unquote_to_bytes, urlsplit
-from urllib.request import url2pathname
 
 import numpy as np
 from numpy.typing import NDArray
@@ -204,6 +203,18 @@ def replace_uris(builder: Any, new_by_old: Mapping[str, str]) -> Any:
     return builder
 
 
+def state_mpp(builder: Any, mpp: Mpp) -> Any:
+    """Return a builder that states a pixel size, where it states none and has room for one."""
+    metadata = builder.get("metadata") if isinstance(builder, dict) else None
+    if not isinstance(metadata, dict):
+        return builder
+    calibration = metadata.get("pixelCalibration")
+    if read_calibration(calibration):
+        return builder
+    known = calibration if isinstance(calibration, dict) else {}
+    return {**builder, "metadata": {**metadata, "pixelCalibration": {**known, **_sides(mpp)}}}
+
+
 @dataclass(frozen=True)
 class ImageSource:
     """An image to be added to a project, described as QuPath's own reader would.
@@ -255,7 +266,7 @@ class ImageSource:
 def build(source: ImageSource) -> dict[str, Any]:
     """Return the ``serverBuilder`` QuPath 0.6 writes for an 8-bit RGB image."""
     calibration = (
-        {key: {"value": value, "unit": "µm"} for key, value in _sides(source.mpp)}
+        _sides(source.mpp)
         if source.mpp
         else {key: {"value": 1.0, "unit": "px"} for key in ("pixelWidth", "pixelHeight")}
     )
@@ -294,8 +305,9 @@ def build(source: ImageSource) -> dict[str, Any]:
     }
 
 
-def _sides(mpp: Mpp) -> list[tuple[str, float]]:
-    return [("pixelWidth", float(mpp.x)), ("pixelHeight", float(mpp.y))]
+def _sides(mpp: Mpp) -> dict[str, Any]:
+    sides = {"pixelWidth": float(mpp.x), "pixelHeight": float(mpp.y)}
+    return {key: {"value": value, "unit": "µm"} for key, value in sides.items()}
 
 
 def _levels(source: ImageSource) -> list[dict[str, Any]]:
@@ -334,6 +346,8 @@ def path_from_uri(uri: str) -> Path | None:
         return Path(uri) if uri else None
     location = parts.path if not parts.netloc else f"//{parts.netloc}{parts.path}"
     if os.name == "nt":
+        from urllib.request import url2pathname  # slow to import, and seldom of use
+
         return Path(url2pathname(location))
     return Path(os.fsdecode(unquote_to_bytes(location)))
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import struct
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -603,12 +605,83 @@ def test_what_cannot_be_stored_is_refused_before_anything_is_changed(project: Pr
     for wrong in (
         Annotation(shapely.Polygon()),
         square(path_class=PathClass(":")),
+        square(path_class=PathClass("two\nlines")),
+        square(path_class=PathClass("half \ud83d")),
+        square(name="half \ud83d"),
+        square(metadata={"a": "half \ud83d"}),
+        square(measurements={"half \ud83d": 1}),
         square(metadata={"a": 1}),
         square(plane=Plane(-2, 0, 0)),
     ):
-        with pytest.raises(QpannotError):
+        with pytest.raises(QpannotError, match="cannot be stored"):
             image.write_annotations(add=[square(300), wrong])
     assert image.fingerprint().size == 0
+
+
+@pytest.mark.parametrize("name", [":", "two\nlines", "half \ud83d"])
+def test_classes_that_qupath_could_not_read_are_refused(
+    project: Project, files_below: FilesBelow, name: str
+) -> None:
+    project.set_classes([TUMOR])
+    before = files_below(project.folder)
+    with pytest.raises(QpannotError, match="cannot be stored"):
+        project.set_classes([TUMOR, PathClass(name)])
+    assert files_below(project.folder) == before
+
+
+def test_metadata_that_are_no_text_are_refused(
+    project: Project, files_below: FilesBelow, tmp_path: Path
+) -> None:
+    before = files_below(project.folder)
+    wrong = {"patient": "half \ud83d"}
+    with pytest.raises(QpannotError, match=r"patient.*half a character"):
+        project.update_images({"2": ImageChanges(metadata=wrong)})
+    with pytest.raises(QpannotError, match=r"patient.*half a character"):
+        project.add_images([source_of(tmp_path / "three.svs", metadata=wrong)])
+    after = {name: what for name, what in files_below(project.folder).items() if "lock" not in name}
+    assert after == {name: what for name, what in before.items() if "lock" not in name}
+
+
+def break_region(data: Path) -> None:
+    """Make a vertex at x = 12345 no number."""
+    content = data.read_bytes()
+    assert content.count(struct.pack(">f", 12345)) == 1
+    data.write_bytes(content.replace(struct.pack(">f", 12345), struct.pack(">f", math.nan)))
+
+
+def test_a_region_that_cannot_be_read_is_never_lost(project: Project, reader: str) -> None:
+    image = project.images[0]
+    broken = Annotation(shapely.Polygon([(0, 0), (12345, 0), (70, 7), (0, 9)]), name="broken")
+    image.write_annotations(add=[square(name="whole"), broken])
+    break_region(project.folder / "data" / image.id / "data.qpdata")
+    whole, broken = image.annotations()
+    assert broken.geometry.is_empty and not whole.geometry.is_empty
+    before = image.fingerprint()
+    for attempt in (
+        {"remove": [whole, broken]},
+        {"replace": [(broken, broken.with_changes(geometry=BOX))]},
+        {"replace": [(broken, broken.with_changes(plane=Plane(0, 1, 2)))]},
+    ):
+        with pytest.raises(QpannotError, match=r"broken .* cannot be read, and would be lost"):
+            image.write_annotations(**attempt)
+    assert image.fingerprint() == before
+    image.write_annotations(
+        replace=[(broken, broken.with_changes(name="still broken"))], remove=[whole]
+    )
+    (left,) = open_with(reader, project.path).images[0].annotations()
+    assert left.name == "still broken" and left.geometry.is_empty
+    stream = (project.folder / "data" / image.id / "data.qpdata").read_bytes()
+    assert struct.pack(">f", math.nan) in stream and struct.pack(">f", 70) in stream
+
+
+def test_the_id_of_a_detection_is_taken_as_well(project: Project) -> None:
+    image = project.images[0]
+    cell = Detection(BOX, kind=ObjectKind.CELL)
+    image.write_annotations(add=[cell])
+    before = image.fingerprint()
+    with pytest.raises(QpannotError, match="is taken"):
+        image.write_annotations(add=[square(id=cell.id)])
+    assert image.fingerprint() == before
 
 
 def test_the_summary_counts_what_is_in_the_file(project: Project) -> None:
@@ -642,8 +715,10 @@ def test_a_file_cut_short_is_an_error_and_never_written_over(
     whole = data.read_bytes()
     cut = whole[: int(len(whole) * share)]
     data.write_bytes(cut)
-    with pytest.raises(FormatError, match=r"data\.qpdata"):
+    with pytest.raises(FormatError, match=r"data\.qpdata") as caught:
         image.annotations()
+    assert "Exception" not in caught.value.message and "java." not in caught.value.message
+    assert "qpannot snapshots" in (caught.value.hint or "")
     with pytest.raises(QpannotError):
         image.write_annotations(add=[square()])
     assert data.read_bytes() == cut
@@ -702,3 +777,109 @@ def test_ids_are_given_by_the_caller(project: Project) -> None:
     fixed = UUID("12345678-1234-5678-1234-567812345678")
     project.images[0].write_annotations(add=[square(id=fixed)])
     assert project.images[0].annotations()[0].id == fixed
+
+
+def change_project(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    path = folder / "project.qpproj"
+    document = json.loads(path.read_text())
+    change(document)
+    path.write_text(json.dumps(document))
+
+
+def test_an_image_id_written_as_a_float_is_the_same_id(folder: Path, backend: str) -> None:
+    annotation = square()
+    open_with(backend, folder, "r+").images[1].write_annotations(add=[annotation])
+    change_project(folder, lambda document: document["images"][1].update(entryID=2.0))
+    with open_with(backend, folder, "r+") as project:
+        project.update_images({"2": ImageChanges(metadata={"a": "b"})})
+        assert [image.id for image in project.images] == ["1", "2"]
+        assert [each.id for each in project.images[1].annotations()] == [annotation.id]
+
+
+@pytest.mark.parametrize("wrong", [1.5, "one", None, True])
+def test_an_image_id_that_is_no_whole_number_is_a_clear_error(
+    folder: Path, backend: str, wrong: object
+) -> None:
+    change_project(folder, lambda document: document["images"][1].update(entryID=wrong))
+    with pytest.raises(FormatError, match=r"image 2 has the entryID .*no whole number"):
+        open_with(backend, folder)
+
+
+def test_two_images_with_one_id_are_a_clear_error(folder: Path, backend: str) -> None:
+    change_project(folder, lambda document: document["images"][1].update(entryID=1))
+    with pytest.raises(FormatError, match=r"several images have the same entryID \(1\)") as caught:
+        open_with(backend, folder, "r+")
+    assert "Remove all but one" in (caught.value.hint or "")
+
+
+def test_an_image_on_a_server_that_qupath_does_not_know_is_read_all_the_same(
+    folder: Path, backend: str
+) -> None:
+    def change(document: dict[str, Any]) -> None:
+        document["images"][0]["serverBuilder"]["builderType"] = "of a newer QuPath"
+
+    change_project(folder, change)
+    with open_with(backend, folder, "r+") as project:
+        project.update_images({"1": ImageChanges(metadata={"a": "b"})})
+        project.images[0].write_annotations(add=[square()])
+        assert len(project.images[0].annotations()) == 1
+    document = json.loads((folder / "project.qpproj").read_text())
+    assert document["images"][0]["serverBuilder"]["builderType"] == "of a newer QuPath"
+
+
+@pytest.mark.parametrize("damage", ["deleted", "empty", "cut short"])
+def test_a_project_file_that_is_gone_or_damaged_names_qupaths_backup(
+    folder: Path, backend: str, damage: str
+) -> None:
+    path, backup = folder / "project.qpproj", folder / "project.qpproj.backup"
+    whole = path.read_bytes()
+    backup.write_bytes(whole)
+    if damage == "deleted":
+        path.unlink()
+    else:
+        path.write_bytes(b"" if damage == "empty" else whole[: len(whole) // 2])
+    for given in (path, folder):
+        with pytest.raises(ProjectError, match=r"project\.qpproj: ") as caught:
+            open_with(backend, given, "r+")
+        assert "project.qpproj.backup, is whole" in (caught.value.hint or "")
+        assert "copy it to project.qpproj" in (caught.value.hint or "")
+    shutil.copy(backup, path)
+    assert len(open_with(backend, folder).images) == 2
+
+
+def test_a_backup_that_is_damaged_as_well_is_not_recommended(folder: Path, backend: str) -> None:
+    (folder / "project.qpproj").write_bytes(b"")
+    (folder / "project.qpproj.backup").write_bytes(b"{")
+    with pytest.raises(FormatError, match="is empty") as caught:
+        open_with(backend, folder)
+    assert "project.qpproj.backup" not in (caught.value.hint or "")
+    assert "qpannot snapshots" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("damage", ["deleted", "cut short"])
+def test_a_project_file_that_goes_meanwhile_is_not_replaced_by_the_save_before(
+    project: Project, damage: str
+) -> None:
+    path = project.path
+    whole = path.read_bytes()
+    path.with_name("project.qpproj.backup").write_bytes(whole)
+    if damage == "deleted":
+        path.unlink()
+    else:
+        path.write_bytes(whole[:-20])
+    with pytest.raises(ProjectError, match=r"project\.qpproj: "):
+        project.update_images({"1": ImageChanges(metadata={"a": "b"})})
+    assert not path.exists() if damage == "deleted" else path.read_bytes() == whole[:-20]
+
+
+def test_a_save_of_the_project_that_is_under_way_is_waited_for(project: Project) -> None:
+    path = project.path
+    backup = path.with_name("project.qpproj.backup")
+    path.rename(backup)  # as QuPath does, before it puts the new file there
+    theirs = json.loads(backup.read_text())
+    theirs["images"][1]["metadata"] = {"theirs": "1"}
+    saving = threading.Timer(0.4, lambda: path.write_text(json.dumps(theirs)))
+    saving.start()
+    project.update_images({"1": ImageChanges(metadata={"ours": "1"})})
+    saving.join()
+    assert [dict(image.metadata) for image in project.images] == [{"ours": "1"}, {"theirs": "1"}]

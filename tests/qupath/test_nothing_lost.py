@@ -322,6 +322,36 @@ def test_damaged_data_is_restored_over_and_kept(study: Path, files_below: FilesB
         assert path.read_bytes() == snapshot.read()
 
 
+def test_a_restore_waits_for_a_save_of_qupath_and_keeps_what_it_saved(
+    study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = study / "data" / "1" / "data.qpdata"
+    with open_project(study, "r+") as project:
+        image = project.images[0]
+        snapshot = image.snapshots()[0]
+        image.write_annotations(add=[square(5, "Necrosis")])
+        saved = path.read_bytes()
+        path.rename(backup := path.with_name("data.qpdata.bkp"))
+        path.write_bytes(saved[: len(saved) // 2])
+        looks = []
+
+        def go_on_saving(_: float) -> None:
+            looks.append(path.read_bytes())
+            if len(looks) == 3:
+                with path.open("ab") as file:
+                    file.write(saved[len(saved) // 2 :])
+                backup.unlink()
+
+        monkeypatch.setattr("qpannot.qupath.files.time.sleep", go_on_saving)
+        image.restore(snapshot)
+        monkeypatch.undo()
+        assert looks == [saved[: len(saved) // 2]] * 3, "not written over while QuPath saved"
+        assert path.read_bytes() == snapshot.read()
+        assert image.snapshots()[-1].read() == saved
+        image.restore(image.snapshots()[-1])
+        assert any(each.class_name == "Necrosis" for each in image.annotations())
+
+
 def test_a_snapshot_of_another_image_is_refused(study: Path) -> None:
     with open_project(study, "r+") as project:
         one, two, _ = project.images

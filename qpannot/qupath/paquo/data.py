@@ -17,24 +17,36 @@ from typing import Any, Final
 from uuid import UUID
 
 import jpype
-from jpype import JClass, JProxy, JString
+from jpype import JClass, JString
+from shapely import Point
 
 from qpannot.errors import FormatError, QpannotError
 from qpannot.qupath.annotation import Annotation, Detection, PathObject, differences, digest
+from qpannot.qupath.paquo.contents import (
+    END,
+    HIERARCHY,
+    is_a,
+    read_contents,
+    root_of,
+    write_contents,
+)
+from qpannot.qupath.paquo.exceptions import said_by
 from qpannot.qupath.paquo.installation import FIRST_SUPPORTED, version_tuple
 from qpannot.qupath.paquo.jvm import running
 from qpannot.qupath.paquo.objects import (
     JavaClasses,
     JavaPathObject,
     give_ids,
+    is_same_region,
     make_object,
     read_objects,
     read_tree,
     update_object,
 )
-from qpannot.qupath.paquo.regions import java_bytes
+from qpannot.qupath.paquo.regions import make_region
 from qpannot.qupath.paquo.versions import forget_classes
 from qpannot.qupath.qpdata.datafile import IMAGE_TYPES
+from qpannot.qupath.qpdata.hierarchy import without
 from qpannot.qupath.qpdata.javatypes import UnexpectedError
 from qpannot.qupath.qpdata.pathobjects import KINDS
 from qpannot.qupath.qpdata.roi import shapes_of
@@ -42,11 +54,13 @@ from qpannot.qupath.qpdata.storable import ObjectT, all_as_stored, check_storabl
 
 _VERSION_LINE: Final = "Data file version"
 _NEW_VERSION_LINE: Final = "Data file version 3"
-_END: Final = "EOF"
-_HIERARCHY: Final = "qupath.lib.objects.hierarchy.PathObjectHierarchy"
 _IMAGE_TYPE: Final = "qupath.lib.images.ImageData$ImageType"
 _AT_ONCE: Final = 1_000
-_HINT: Final = "Restore it from a snapshot, or open the project with backend 'builtin'."
+_ANY_POINT: Final = Point(0, 0)
+_HINT: Final = (
+    "Put a snapshot of it back: 'qpannot snapshots' lists them. Do not save the image in QuPath, "
+    "which may show it as empty. Backend 'builtin' reads files of newer versions of QuPath."
+)
 
 
 class JavaData:
@@ -60,8 +74,8 @@ class JavaData:
         self._version_line = version_line
         self._contents = contents
         self._tree: JavaPathObject | None = None
-        self._known: dict[UUID, JavaPathObject] = {}
-        self._all: dict[UUID, JavaPathObject] = {}
+        self._known: dict[int, JavaPathObject] = {}
+        self._all: dict[int, JavaPathObject] = {}
         self._java_classes: JavaClasses | None = None
         self._annotations: tuple[Annotation, ...] | None = None
 
@@ -76,15 +90,15 @@ class JavaData:
         """
         with running(), _reading(source):
             forget_classes()
-            version_line, contents = _read_contents(data)
+            version_line, contents = read_contents(data)
             if not version_line.startswith(_VERSION_LINE):
                 raise FormatError(source, "not a QuPath data file.", hint=_HINT)
-            if not any(_is_a(each, _HIERARCHY) for each in contents):
+            if not any(is_a(each, HIERARCHY) for each in contents):
                 raise FormatError(source, "it holds no objects' hierarchy.", hint=_HINT)
             made = cls(version_line, contents, source)
             if version_tuple(made.qupath_version) < FIRST_SUPPORTED:
                 # files of QuPath before 0.4 have no IDs: it makes up others each time it reads
-                made._walk(_root(_read_contents(data)[1]))
+                made._walk(root_of(read_contents(data)[1]))
         return made
 
     @classmethod
@@ -119,16 +133,16 @@ class JavaData:
                 JClass(_IMAGE_TYPE).valueOf(image_type),
                 None,
                 JClass("qupath.lib.plugins.workflow.Workflow")(),
-                JClass(_HIERARCHY)(),
+                JClass(HIERARCHY)(),
                 JClass("java.util.HashMap")(),
-                JString(_END),
+                JString(END),
             ]
         return cls(_NEW_VERSION_LINE, contents, "new data")
 
     def to_bytes(self) -> bytes:
         """Return the file's bytes, as QuPath's classes write them."""
         with self._in_java():
-            return _write_contents(self._version_line, self._contents)
+            return write_contents(self._version_line, self._contents)
 
     @property
     def qupath_version(self) -> str | None:
@@ -144,7 +158,7 @@ class JavaData:
     def image_type(self) -> str:
         """QuPath's image type, one of `IMAGE_TYPES`."""
         with self._in_java():
-            types = [str(each.name()) for each in self._contents if _is_a(each, _IMAGE_TYPE)]
+            types = [str(each.name()) for each in self._contents if is_a(each, _IMAGE_TYPE)]
         return types[-1] if types else "UNSET"
 
     def annotations(self) -> tuple[Annotation, ...]:
@@ -197,23 +211,24 @@ class JavaData:
         tree = self._walk()
         twice = Counter(value.id for value in new)
         for value in new:
-            if value.id in self._all or twice[value.id] > 1:
+            if value.id.int in self._all or twice[value.id] > 1:
                 raise QpannotError(
                     f"The {value.kind} ID {value.id} is taken.",
                     hint=f"Give the new {value.kind} an ID of its own, or replace the old one.",
                 )
         regions = zip(new, shapes_of(new), nucleus_shapes_of(new), strict=True)
-        made: dict[UUID, JavaPathObject] = {}
+        made: dict[int, JavaPathObject] = {}
         places: dict[int, tuple[JavaPathObject, list[JavaPathObject]]] = {}
         with self._in_java():
             for value, shape, nucleus in regions:
                 parent = tree
                 if value.parent_id is not None:
-                    parent = made.get(value.parent_id) or self._all.get(value.parent_id, tree)
+                    wanted = value.parent_id.int
+                    parent = made.get(wanted) or self._all.get(wanted, tree)
                 java = make_object(value, shape, nucleus, self._classes())
-                each = JavaPathObject(java, parent, value.id)
-                each.id = value.id
-                made[value.id] = each
+                each = JavaPathObject(java, parent, value.id.int)
+                each.id = value.id.int
+                made[value.id.int] = each
                 places.setdefault(id(parent), (parent, []))[1].append(each)
             for parent, appended in places.values():
                 parent.append_children(appended)
@@ -229,16 +244,18 @@ class JavaData:
         Raises
         ------
         QpannotError
-            If one is not in the file.
+            If one is not in the file, or has a region that we cannot read.
         """
         removed = {id(each): each for each in map(self._find, ids)}
         with self._in_java():
+            for each in removed.values():
+                self._check_readable(each, read_objects([each])[0])
             for each in removed.values():
                 parent = each.parent
                 if parent is None or id(parent) in removed:
                     continue
                 if any(id(child) in removed for child in parent.children):
-                    parent.set_children(_without(parent, removed))
+                    parent.set_children(without(parent, removed))
         self._tree = self._annotations = None
 
     def replace(self, annotation: Annotation) -> int:
@@ -252,15 +269,27 @@ class JavaData:
         Raises
         ------
         QpannotError
-            If it is not in the file, or cannot be stored.
+            If it is not in the file, cannot be stored, or has a region that we cannot read and
+            that would be lost.
         """
         check_storable([annotation])
         each = self._find(annotation.id)
         with self._in_java():
             (old,) = read_objects([each])
+            if not is_same_region(each.java, old, annotation):
+                self._check_readable(each, old)
+                (shape,) = shapes_of([annotation])
+                each.java.setROI(make_region(shape, annotation.plane))
             update_object(each.java, old, annotation, self._classes())
         self._annotations = None
-        return _digests(self.all_as_stored([annotation]))[annotation.id.int]
+        return _digests([self._as_kept(old, annotation)])[annotation.id.int]
+
+    def _as_kept(self, old: PathObject, new: Annotation) -> Annotation:
+        if not new.geometry.is_empty:
+            return self.all_as_stored([new])[0]
+        # a region that we cannot read, which stays: nothing else of it can be stored by itself
+        (stored,) = self.all_as_stored([new.with_changes(geometry=_ANY_POINT, roi=None)])
+        return stored.with_changes(geometry=old.geometry, roi=old.roi)
 
     def is_same(self, other: JavaData) -> bool:
         """Return whether another file holds the same: every object, and the rest."""
@@ -277,8 +306,8 @@ class JavaData:
 
     def _bytes_without_hierarchy(self) -> bytes:
         with self._in_java():
-            rest = [each for each in self._contents if not _is_a(each, _HIERARCHY)]
-            return _write_contents(self._version_line, rest)
+            rest = [each for each in self._contents if not is_a(each, HIERARCHY)]
+            return write_contents(self._version_line, rest)
 
     def summary(self) -> dict[str, Any]:
         """Return the counts of objects that QuPath writes to ``summary.json`` ("hierarchy")."""
@@ -298,7 +327,7 @@ class JavaData:
 
     def _find(self, wanted: UUID) -> JavaPathObject:
         self._walk()
-        each = self._known.get(wanted)
+        each = self._known.get(wanted.int)
         if each is None or not each.is_annotation:
             raise QpannotError(
                 f"{self.source} has no annotation {wanted}.",
@@ -306,11 +335,20 @@ class JavaData:
             )
         return each
 
+    def _check_readable(self, each: JavaPathObject, value: PathObject) -> None:
+        if value.geometry.is_empty and each.java.getROI() is not None:
+            label = value.name or value.class_name or "unclassified"
+            raise QpannotError(
+                f"The region of the annotation {label} ({value.id}) in {self.source} cannot be "
+                "read, and would be lost.",
+                hint="Change or delete it in QuPath. Nothing was changed.",
+            )
+
     def _walk(self, again: Any = None) -> JavaPathObject:
         """Return the hierarchy, with the IDs of its objects; see `read_tree`."""
         if self._tree is None:
             with self._in_java():
-                self._tree = read_tree(_root(self._contents), again)
+                self._tree = read_tree(root_of(self._contents), again)
                 self._known, self._all = give_ids(self._tree)
         return self._tree
 
@@ -352,61 +390,10 @@ def _reading(source: Path | str) -> Iterator[None]:
     except UnexpectedError as error:
         raise FormatError(source, str(error), hint=_HINT) from error
     except jpype.JException as error:
-        raise FormatError(source, f"QuPath cannot read it ({error}).", hint=_HINT) from error
-
-
-def _read_contents(data: bytes) -> tuple[str, list[Any]]:
-    """Return the line that a file begins with, and the objects in it up to the end mark."""
-    stream = JClass("qupath.lib.io.PathIO").createObjectInputStream(
-        JClass("java.io.ByteArrayInputStream")(java_bytes(data))
-    )
-    line = str(stream.readUTF())
-    contents: list[Any] = []
-
-    def read_to_end() -> None:
-        while not (contents and _is_a(contents[-1], "java.lang.String") and contents[-1] == _END):
-            contents.append(stream.readObject())
-
-    # a stream looks for classes where its caller's come from: it must be called out of Java
-    called = JProxy("java.lang.Runnable", dict={"run": read_to_end})
-    task = JClass("java.util.concurrent.FutureTask")(called, None)
-    task.run()
-    task.get()
-    return line, contents
-
-
-def _write_contents(version_line: str, contents: Sequence[Any]) -> bytes:
-    output = JClass("java.io.ByteArrayOutputStream")()
-    stream = JClass("java.io.ObjectOutputStream")(output)
-    stream.writeUTF(version_line)
-    for each in contents:
-        stream.writeObject(each)
-    stream.close()
-    return bytes(output.toByteArray())
-
-
-def _root(contents: Sequence[Any]) -> Any:
-    # QuPath goes by the last one
-    return [each for each in contents if _is_a(each, _HIERARCHY)][-1].getRootObject()
-
-
-def _is_a(each: Any, class_name: str) -> bool:
-    return isinstance(each, JClass(class_name))
+        reason = f"QuPath cannot read it: {said_by(error)}."
+        raise FormatError(source, reason, hint=_HINT) from error
 
 
 def _label(each: JavaPathObject) -> str:
     path_class = each.java.getPathClass()
     return "Unclassified" if path_class is None else str(path_class)
-
-
-def _without(parent: JavaPathObject, removed: dict[int, JavaPathObject]) -> list[JavaPathObject]:
-    """Return the children of an object with those removed replaced by what lies in them."""
-    kept: list[JavaPathObject] = []
-    pending = parent.children[::-1]
-    while pending:
-        each = pending.pop()
-        if id(each) in removed:
-            pending.extend(each.children[::-1])
-        else:
-            kept.append(each)
-    return kept

@@ -14,7 +14,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
-from urllib.error import HTTPError
+from urllib.error import HTTPError, URLError
 
 from qpannot.errors import QpannotError, UsageError
 from qpannot.qupath.paquo.installation import (
@@ -106,7 +106,8 @@ def _fetch(version: str, folder: Path, place: Path, each: Callable[[int], None])
         raise _by_hand(f"QuPath {version} is not offered ({error})", version, place) from error
     except (OSError, RuntimeError, ValueError, EOFError) as error:
         what = "unpacked" if unpacked else "downloaded"
-        raise _by_hand(f"QuPath {version} cannot be {what} ({error})", version, place) from error
+        reason = error.reason if isinstance(error, URLError) else error
+        raise _by_hand(f"QuPath {version} cannot be {what} ({reason})", version, place) from error
     except (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError) as error:
         raise _by_hand(f"QuPath {version} cannot be unpacked ({error})", version, place) from error
     if not is_installation(place):

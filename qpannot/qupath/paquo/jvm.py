@@ -27,11 +27,21 @@ from qpannot.qupath.paquo.installation import (
     paquo_settings,
     version_tuple,
 )
+from qpannot.qupath.paquo.trial import why_java_does_not_start
 
 _log = logging.getLogger(__name__)
 
 # Ctrl-C and SIGTERM stay Python's, and no window or dock icon appears
 _JAVA_OPTIONS = ("-Xrs", "-Djava.awt.headless=true")
+
+_HINT = (
+    f"QuPath {'.'.join(map(str, FIRST_SUPPORTED))} or newer with its own Java is needed: "
+    "'qpannot qupath install' fetches one, PAQUO_QUPATH_DIR names another. backend 'builtin' "
+    "needs none."
+)
+_JAVA_HINT = (
+    "Look at the variable JAVA_TOOL_OPTIONS and at limits of memory (ulimit -v), if any are set. "
+)
 
 
 @dataclass(frozen=True)
@@ -147,10 +157,13 @@ def _start_in(installation: Installation) -> RunningQuPath:
     settings["java_opts"] = [*options, *_JAVA_OPTIONS]
     try:
         import jpype
-        from paquo.jpype_backend import start_jvm
+        from paquo.jpype_backend import find_qupath, start_jvm
 
         if jpype.isJVMStarted():
             raise _unusable(installation, "another Java program runs in this process already")
+        java = find_qupath(**settings)
+        if problem := why_java_does_not_start(java.jvm_path, java.jvm_options):
+            raise _unusable(installation, problem, hint=_JAVA_HINT)
         with _output_to_log():
             version = start_jvm(finder_kwargs=settings)
             import paquo.java
@@ -173,12 +186,10 @@ def _start_in(installation: Installation) -> RunningQuPath:
     return RunningQuPath(installation.folder, str(version), os.getpid(), output)
 
 
-def _unusable(installation: Installation, reason: str) -> QpannotError:
-    wanted = ".".join(map(str, FIRST_SUPPORTED))
+def _unusable(installation: Installation, reason: str, hint: str = "") -> QpannotError:
     return QpannotError(
         f"the QuPath at {installation.folder} ({installation.found_by}) cannot be used: {reason}.",
-        hint=f"QuPath {wanted} or newer with its own Java is needed: 'qpannot qupath install' "
-        "fetches one, PAQUO_QUPATH_DIR names another. backend 'builtin' needs none.",
+        hint=hint + _HINT,
     )
 
 

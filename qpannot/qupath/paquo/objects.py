@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
-from uuid import UUID, uuid5
+from uuid import UUID
 
 from jpype import JClass, JDouble, JInt, JString
 
@@ -21,7 +21,7 @@ from qpannot.qupath.annotation import (
 )
 from qpannot.qupath.paquo.regions import make_region, read_region
 from qpannot.qupath.paquo.versions import object_metadata, set_object_metadata
-from qpannot.qupath.qpdata.hierarchy import ID_NAMESPACE
+from qpannot.qupath.qpdata.hierarchy import assign_ids, assign_other_ids
 from qpannot.qupath.qpdata.pathobjects import KINDS
 from qpannot.qupath.qpdata.roi import Shape, geometries_of, shapes_of
 from qpannot.qupath.qpdata.storable import (
@@ -42,18 +42,18 @@ class JavaPathObject:
     parent
         The object it lies in, ``None`` for the root.
     stored_id
-        The ID that the file has for it, ``None`` where QuPath made one up.
+        The number of the ID that the file has for it, ``None`` where QuPath made one up.
     """
 
     __slots__ = ("children", "id", "java", "kind", "parent", "stored_id")
 
-    def __init__(self, java: Any, parent: JavaPathObject | None, stored_id: UUID | None) -> None:
+    def __init__(self, java: Any, parent: JavaPathObject | None, stored_id: int | None) -> None:
         self.java = java
         self.parent = parent
         self.stored_id = stored_id
         self.kind: str = type(java).__name__.rpartition(".")[2]
         self.children: list[JavaPathObject] = []
-        self.id: UUID | None = None
+        self.id: int | None = None
 
     @property
     def is_annotation(self) -> bool:
@@ -96,58 +96,26 @@ def read_tree(root: Any, again: Any = None) -> JavaPathObject:
         for java, other in zip(found, twins, strict=True):
             own = java.getID()
             made_up = other is not None and not own.equals(other.getID())
-            stored = None if made_up else UUID(str(own))
+            stored = None if made_up else UUID(str(own)).int
             parent.children.append(JavaPathObject(java, parent, stored))
         pending.extend(zip(parent.children, twins, strict=True))
     return tree
 
 
-def give_ids(tree: JavaPathObject) -> tuple[dict[UUID, JavaPathObject], dict[UUID, JavaPathObject]]:
+def give_ids(tree: JavaPathObject) -> tuple[dict[int, JavaPathObject], dict[int, JavaPathObject]]:
     """Give every object its ID, or one that follows from its place where the file has none.
-
-    The rule is that of `hierarchy.assign_ids` and `hierarchy.assign_other_ids`.
 
     Returns
     -------
     tuple
         The annotations and the objects around others by ID, and all objects, depth-first.
     """
-    placed = list(_depth_first(tree))
-    known: dict[UUID, JavaPathObject] = {}
-    for each, place in placed:
-        if each.is_annotation or each.children:
-            own = each.stored_id
-            if own is None or own in known:
-                own = uuid5(_id_around(each), str(place))
-            while own in known:
-                own = uuid5(own, "again")
-            each.id = own
-            known[own] = each
-    everything: dict[UUID, JavaPathObject] = {}
-    for each, place in placed:
-        if each.id is None:
-            own = each.stored_id or uuid5(_id_around(each), str(place))
-            while own in known or own in everything:
-                own = uuid5(own, "again")
-            each.id = own
-        if each.id != each.stored_id:
-            each.java.setID(JClass("java.util.UUID").fromString(str(each.id)))
-        everything[each.id] = each
+    known, _ = assign_ids(tree)
+    everything = assign_other_ids(tree, known)
+    for own, each in everything.items():
+        if own != each.stored_id:
+            each.java.setID(JClass("java.util.UUID").fromString(str(UUID(int=own))))
     return known, everything
-
-
-def _id_around(each: JavaPathObject) -> UUID:
-    assert each.parent is not None
-    return each.parent.id or ID_NAMESPACE
-
-
-def _depth_first(tree: JavaPathObject) -> Iterator[tuple[JavaPathObject, int]]:
-    """Yield all objects below ``tree``, each before its children, and their place among others."""
-    pending = [*enumerate(tree.children)][::-1]
-    while pending:
-        place, each = pending.pop()
-        yield each, place
-        pending.extend([*enumerate(each.children)][::-1])
 
 
 def read_objects(objects: Sequence[JavaPathObject]) -> list[PathObject]:
@@ -184,8 +152,8 @@ def read_objects(objects: Sequence[JavaPathObject]) -> list[PathObject]:
             "metadata": object_metadata(java),
             "roi": None if shape is None else shape.roi,
             "plane": plane,
-            "id": each.id,
-            "parent_id": each.parent.id,
+            "id": UUID(int=each.id),
+            "parent_id": None if each.parent.id is None else UUID(int=each.parent.id),
         }
         kind = KINDS[each.kind]
         if kind is ObjectKind.ANNOTATION:
@@ -278,11 +246,17 @@ def make_object(
     return java
 
 
+def is_same_region(java: Any, old: PathObject, new: PathObject) -> bool:
+    """Tell whether the region of a Java ``PathObject``, which is ``old``, does for ``new``."""
+    if old.plane != new.plane:
+        return False
+    if old.roi == new.roi and old.geometry.equals_exact(new.geometry, 0, normalize=False):
+        return True
+    return bool(read_region(java.getROI())[0] == shapes_of([new])[0])
+
+
 def update_object(java: Any, old: PathObject, new: PathObject, classes: JavaClasses) -> None:
-    """Change in a Java ``PathObject`` what differs between ``old``, which it is, and ``new``."""
-    (shape,) = shapes_of([new])
-    if shape != read_region(java.getROI())[0] or old.plane != new.plane:
-        java.setROI(make_region(shape, new.plane))
+    """Change what differs, but for the region, between ``old``, which it is, and ``new``."""
     if old.path_class != new.path_class:
         java.setPathClass(classes.java(new.path_class))
     if old.name != new.name:

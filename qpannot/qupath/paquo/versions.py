@@ -29,34 +29,6 @@ def set_object_metadata(path_object: Any, metadata: Mapping[str, str]) -> None:
         store.invoke(path_object, [JString(key), JString(value)])
 
 
-def entry_metadata(entry: Any) -> dict[str, str]:
-    """Return the metadata of a project's entry.
-
-    ``getMetadata`` since QuPath 0.6, where ``getMetadataMap`` was a copy before.
-    """
-    return strings_of(entry.getMetadata() if _has_map(entry) else entry.getMetadataMap())
-
-
-def change_entry_metadata(entry: Any, changes: Mapping[str, str | None]) -> None:
-    """Set values of an entry's metadata, or remove the key where the value is ``None``."""
-    for key, value in changes.items():
-        if _has_map(entry):
-            metadata = entry.getMetadata()
-            if value is None:
-                metadata.remove(JString(key))
-            else:
-                metadata.put(JString(key), JString(value))
-        elif value is None:
-            entry.removeMetadataValue(JString(key))
-        else:
-            entry.putMetadataValue(JString(key), JString(value))
-
-
-def entry_tags(entry: Any) -> Any:
-    """Return the Java set of an entry's tags; ``None`` before QuPath 0.6, which had none."""
-    return entry.getTags() if hasattr(entry, "getTags") else None
-
-
 def forget_classes() -> None:
     """Make QuPath forget the classes it has read so far.
 
@@ -83,10 +55,6 @@ def strings_of(java_map: Any) -> dict[str, str]:
         for each in java_map.entrySet()
         if each.getValue() is not None
     }
-
-
-def _has_map(entry: Any) -> bool:
-    return hasattr(entry, "getMetadata")
 
 
 @cache

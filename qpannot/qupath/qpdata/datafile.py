@@ -18,7 +18,13 @@ from uuid import UUID
 from qpannot.errors import FormatError, QpannotError
 from qpannot.qupath.annotation import Annotation, PathObject
 from qpannot.qupath.qpdata.digests import digests_of, wanted_digests
-from qpannot.qupath.qpdata.hierarchy import assign_ids, assign_other_ids, read_tree, summary_of
+from qpannot.qupath.qpdata.hierarchy import (
+    assign_ids,
+    assign_other_ids,
+    read_tree,
+    summary_of,
+    without,
+)
 from qpannot.qupath.qpdata.javaclasses import HIERARCHY, IMAGE_TYPE, OBJECTS, ClassTable
 from qpannot.qupath.qpdata.javaemit import emit
 from qpannot.qupath.qpdata.javasame import is_same
@@ -228,8 +234,7 @@ class QpData:
         """
         new = list(values)
         with self._meaning():
-            only_annotations = all(isinstance(each, Annotation) for each in new)
-            known = self._by_id() if only_annotations else self._all_by_id()
+            known = self._all_by_id() if new else {}
             writer = self._object_writer()
             check_storable(new)
             taken = set(known)
@@ -293,13 +298,18 @@ class QpData:
         removed = {id(each): each for each in (self._find(known, wanted) for wanted in ids)}
         if not removed:
             return
+        parents = {id(each.parent): each.parent for each in removed.values() if each.parent}
+        left = [
+            (parent, without(parent, removed))
+            for parent in parents.values()
+            if id(parent) not in removed
+        ]
+        if any(each.id is None for _, children in left for each in children):
+            self._all_by_id()
         self._changing()
-        for each in removed.values():
-            parent = each.parent
-            if parent is None or id(parent) in removed:
-                continue
-            if any(id(child) in removed for child in parent.children):
-                parent.set_children(_without(parent, removed))
+        for parent, children in left:
+            self._keep_ids(children)
+            parent.set_children(children)
         self._known = None
 
     def replace(self, annotation: Annotation) -> int:
@@ -381,10 +391,16 @@ class QpData:
         self._annotations = None
         self._object_writer()
         with self._meaning():
-            for each in self._without_id:
-                assert each.id is not None
-                each.set_metadata(new_metadata(self._table, each.metadata, UUID(int=each.id)))
+            self._keep_ids(self._without_id)
         self._without_id = []
+
+    def _keep_ids(self, objects: Iterable[TreeObject]) -> None:
+        """Keep the IDs that were made of objects whose places change."""
+        with self._meaning():
+            for each in objects:
+                if each.kind in KINDS and each.id is not None and each.stored_id != each.id:
+                    metadata = new_metadata(self._table, each.metadata, UUID(int=each.id))
+                    each.set_metadata(metadata)
 
     @contextmanager
     def _meaning(self) -> Iterator[None]:
@@ -394,19 +410,6 @@ class QpData:
         except UnexpectedError as error:
             offset = error.offset if error.offset >= 0 else None
             raise FormatError(self.source, str(error), offset=offset, hint=_HINT) from error
-
-
-def _without(parent: TreeObject, removed: dict[int, TreeObject]) -> list[TreeObject]:
-    """Return the children of an object with those removed replaced by what lies in them."""
-    kept: list[TreeObject] = []
-    pending = parent.children[::-1]
-    while pending:
-        each = pending.pop()
-        if id(each) in removed:
-            pending.extend(each.children[::-1])
-        else:
-            kept.append(each)
-    return kept
 
 
 def _version_line(contents: Sequence[Content]) -> str | None:

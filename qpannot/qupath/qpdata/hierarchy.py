@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import struct
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from collections.abc import Container, Iterator, Mapping, Sequence
+from typing import Any, Final, Protocol, Self, TypeVar
 from uuid import UUID, uuid5
 
 from qpannot.qupath.qpdata.javaclasses import OBJECTS
@@ -30,6 +29,31 @@ _CLASSIFIED: Final = {
     OBJECTS + name
     for name in ("PathAnnotationObject", "PathDetectionObject", "PathCellObject", "PathTileObject")
 }
+
+
+class InHierarchy(Protocol):
+    """An object of the hierarchy, of whichever backend; see `TreeObject`."""
+
+    id: int | None
+
+    @property
+    def parent(self) -> Self | None:
+        """The object it lies in."""
+
+    @property
+    def children(self) -> Sequence[Self]:
+        """What lies in it, in order."""
+
+    @property
+    def is_annotation(self) -> bool:
+        """Whether QuPath counts it among the annotations."""
+
+    @property
+    def stored_id(self) -> int | None:
+        """The ID that the file has for it."""
+
+
+InHierarchyT = TypeVar("InHierarchyT", bound=InHierarchy)
 
 
 def read_tree(root: JavaObject) -> TreeObject:
@@ -64,13 +88,13 @@ def read_tree(root: JavaObject) -> TreeObject:
     return tree
 
 
-def depth_first(tree: TreeObject) -> Iterator[TreeObject]:
+def depth_first(tree: InHierarchyT) -> Iterator[InHierarchyT]:
     """Yield all objects below ``tree``, each before its children."""
     for _, each in _placed(tree):
         yield each
 
 
-def _placed(tree: TreeObject) -> Iterator[tuple[int, TreeObject]]:
+def _placed(tree: InHierarchyT) -> Iterator[tuple[int, InHierarchyT]]:
     """Yield all objects in that order, and the place of each among its parent's children."""
     pending = [*enumerate(tree.children)][::-1]
     while pending:
@@ -117,7 +141,23 @@ def summary_of(tree: TreeObject) -> dict[str, Any]:
     }
 
 
-def assign_ids(tree: TreeObject) -> tuple[dict[int, TreeObject], list[TreeObject]]:
+def without(parent: InHierarchyT, removed: Container[int]) -> list[InHierarchyT]:
+    """Return the children of an object, with what lies in it in place of each removed one.
+
+    ``removed`` are the Python identities of objects.
+    """
+    kept: list[InHierarchyT] = []
+    pending = [*parent.children][::-1]
+    while pending:
+        each = pending.pop()
+        if id(each) in removed:
+            pending.extend(each.children[::-1])
+        else:
+            kept.append(each)
+    return kept
+
+
+def assign_ids(tree: InHierarchyT) -> tuple[dict[int, InHierarchyT], list[InHierarchyT]]:
     """Give every annotation, and every object around one, the ID in its metadata, or make one.
 
     Files of QuPath before 0.4 have no IDs, and copies of an object may share one. An ID made here
@@ -128,12 +168,12 @@ def assign_ids(tree: TreeObject) -> tuple[dict[int, TreeObject], list[TreeObject
     tuple
         The objects by ID, an ``int``, in depth-first order, and those whose ID was made.
     """
-    known: dict[int, TreeObject] = {}
-    made: list[TreeObject] = []
+    known: dict[int, InHierarchyT] = {}
+    made: list[InHierarchyT] = []
     for place, each in _placed(tree):
         if not each.is_annotation and not each.children:
             continue
-        own = _stored_id(each)
+        own = each.stored_id
         if own is None or own in known:
             made.append(each)
             own = _id_by_place(each, place)
@@ -144,21 +184,23 @@ def assign_ids(tree: TreeObject) -> tuple[dict[int, TreeObject], list[TreeObject
     return known, made
 
 
-def assign_other_ids(tree: TreeObject, known: Mapping[int, TreeObject]) -> dict[int, TreeObject]:
+def assign_other_ids(
+    tree: InHierarchyT, known: Mapping[int, InHierarchyT]
+) -> dict[int, InHierarchyT]:
     """Give all those objects an ID that `assign_ids`, which returned ``known``, gave none.
 
-    Their made IDs are for reading: they are not kept when the places of objects change.
+    Their made IDs are kept in the file where the places of objects change; see `QpData.remove`.
 
     Returns
     -------
     dict
         All objects by ID in depth-first order.
     """
-    everything: dict[int, TreeObject] = {}
+    everything: dict[int, InHierarchyT] = {}
     for place, each in _placed(tree):
         own = each.id
         if own is None or known.get(own) is not each:
-            own = _stored_id(each)
+            own = each.stored_id
             if own is None:
                 own = _id_by_place(each, place)
             while own in known or own in everything:
@@ -168,19 +210,6 @@ def assign_other_ids(tree: TreeObject, known: Mapping[int, TreeObject]) -> dict[
     return everything
 
 
-def _id_by_place(each: TreeObject, place: int) -> int:
+def _id_by_place(each: InHierarchyT, place: int) -> int:
     around = each.parent.id if each.parent is not None else None
     return uuid5(ID_NAMESPACE if around is None else UUID(int=around), str(place)).int
-
-
-def _stored_id(each: TreeObject) -> int | None:
-    text = each.stored_id or ""
-    digits = text.replace("-", "")
-    try:
-        # most are written as they should be: no need for all that UUID() looks for
-        return int(digits, 16) if _is_hex(digits) else UUID(text).int
-    except ValueError:
-        return None
-
-
-_is_hex: Final = re.compile("[0-9a-f]{32}").fullmatch

@@ -48,7 +48,8 @@ class _Comparison:
         self._paired.add(id(other))
         packed, others = form_and_values(one), form_and_values(other)
         if packed and others and self._are_forms_same(packed[0], others[0]):
-            return packed[1] == others[1]
+            # the same holes: their lengths are in the form, or in what they hold
+            return b"".join(packed[1]) == b"".join(others[1])
         return self._is_like(one, other)
 
     def _are_forms_same(self, one: Form, other: Form) -> bool:

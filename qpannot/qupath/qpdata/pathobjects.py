@@ -12,10 +12,12 @@ What is in brackets may be missing in old files. Measurements are null, or missi
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple
+from uuid import UUID
 
 from qpannot.qupath.annotation import Color, ObjectKind, Plane, color_from_argb
 from qpannot.qupath.qpdata.javaclasses import BOOLEAN, INTEGER, METADATA_MAP, OBJECTS
@@ -47,6 +49,10 @@ KINDS: Final = {
 """The kinds of objects by the names of QuPath's classes."""
 
 _NAME, _COLOR, _METADATA = 0, 1, 2
+
+_is_usual_id: Final = re.compile(
+    b"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+).fullmatch
 
 
 class TreeObject:
@@ -204,13 +210,22 @@ class TreeObject:
         return measurements_of(node) if node is not None else {}
 
     @property
-    def stored_id(self) -> str | None:
-        """The ID in its metadata."""
+    def stored_id(self) -> int | None:
+        """The ID in its metadata, if there is one."""
         packed = form_and_values(self.node)
         hole = _id_hole(packed[0]) if packed is not None else None
         if packed is None or hole is None:
-            return self.metadata.get(ID_KEY)
-        return decode_utf(bytes(packed[1][hole][2:]))
+            text = self.metadata.get(ID_KEY, "")
+        else:
+            raw = packed[1][hole]
+            # most are written as they should be: no need for all that UUID() looks for
+            if _is_usual_id(raw, 2):
+                return int(bytes(raw[2:]).replace(b"-", b""), 16)
+            text = decode_utf(bytes(raw[2:]))
+        try:
+            return UUID(text).int
+        except ValueError:
+            return None
 
     def set_name(self, name: JavaString | None) -> None:
         """Replace its name."""

@@ -7,7 +7,7 @@ and read back.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, TypeVar, cast
+from typing import Final, NoReturn, TypeVar, cast
 
 from qpannot.errors import QpannotError
 from qpannot.qupath.annotation import (
@@ -27,6 +27,9 @@ DEFAULT_CLASS_COLOR: Final[Color] = (64, 64, 64)
 """What a class without a colour gets (QuPath's PathClass.DEFAULT_COLOR)."""
 
 CLASS_SEPARATOR: Final = ": "
+
+_LINE_ENDS: Final = frozenset("\n\r")  # which QuPath allows in no class
+_HALF: Final = "holds half a character, which no other program could read"
 
 ObjectT = TypeVar("ObjectT", bound=PathObject)
 
@@ -142,12 +145,34 @@ def check_storable(values: Sequence[PathObject]) -> None:
                     f"its class has the colour {path_class.color}",
                     "Use three numbers 0-255.",
                 )
-            if not class_parts(path_class):
+            parts = class_parts(path_class)
+            if not parts or any(set(part) & _LINE_ENDS or not is_text(part) for part in parts):
                 _refuse(each, f"its class is named {path_class.name!r}", "Rename the class.")
             checked.add((path_class.name, path_class.color))
         for key, value in each.metadata.items():
             if not (type(key) is type(value) is str):
                 _refuse(each, f"its metadata {key!r} is no text", "Metadata are texts by name.")
+            if not (is_text(key) and is_text(value)):
+                _refuse(each, f"its metadata {key!r} {_HALF}", "Correct that text.")
+        if each.name is not None and not is_text(each.name):
+            _refuse(each, f"its name {_HALF}", "Give it another name.")
+        for key in each.measurements:
+            if not is_text(key):
+                _refuse(each, f"its measurement {key!r} {_HALF}", "Rename the measurement.")
+
+
+def is_text(text: str) -> bool:
+    """Tell whether a text is whole characters, which all programs and files can hold.
+
+    Half of a surrogate pair, as a text cut in its middle ends with, is none.
+    """
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_plane(plane: Plane) -> bool:
@@ -160,8 +185,9 @@ def _is_color(color: Color) -> bool:
     return len(color) == 3 and all(0 <= value <= 255 for value in color)
 
 
-def _refuse(value: PathObject, why: str, hint: str) -> None:
+def _refuse(value: PathObject, why: str, hint: str) -> NoReturn:
     label = value.name or value.class_name or "unclassified"
+    label = label.encode(errors="backslashreplace").decode()
     raise QpannotError(
         f"The {value.kind} {label} ({value.id}) cannot be stored: {why}.",
         hint=f"{hint} Nothing was changed.",

@@ -110,13 +110,83 @@ def test_auto_uses_the_qupath_that_is_found(folder: Path, qupath: str) -> None:
     assert shown.stdout.split() == [qupath] and shown.stderr == ""
 
 
-def test_auto_reads_what_qupath_cannot_without_it(sample: Path, qupath: str) -> None:
-    path = sample / "project.qpproj"
-    path.write_text(path.read_text().replace('"builderType": "uri"', '"builderType": "newer"'))
-    with pytest.raises(FormatError, match="QuPath cannot read it"):
-        open_project(sample, backend="paquo")
-    shown = run(OPEN, sample, "auto")
-    assert shown.stdout.split() == ["builtin"] and "QuPath is not used" in shown.stderr
+LIST = """
+import sys
+from qpannot.qupath import ImageChanges, PathClass, open_project
+def is_running():
+    return "jpype" in sys.modules and sys.modules["jpype"].isJVMStarted()
+with open_project(sys.argv[1], "r+") as project:
+    image = project.images[0]
+    image.name, image.server, image.fingerprint(), project.classes
+    project.update_images({image.id: ImageChanges(metadata={"state": "seen"}, tags={"seen": True})})
+    project.set_classes([*project.classes, PathClass("New", (1, 2, 3))])
+    print("jpype" in sys.modules, len(image.annotations()) > 0, is_running())
+"""
+
+
+def test_java_starts_when_annotations_are_read_and_not_before(sample: Path, qupath: str) -> None:
+    shown = run(LIST, sample)
+    assert (shown.stdout.split(), shown.stderr) == (["False", "True", "True"], "")
+
+
+NO_JAVA = [
+    pytest.param("-Xmx1k", "", "Too small maximum heap", id="no heap"),
+    pytest.param("-Xmx3m", "", "8 MB of memory", id="little heap"),
+    pytest.param("-Xnonsense", "", "-Xnonsense", id="no such option"),
+    pytest.param(
+        os.environ.get("JAVA_TOOL_OPTIONS", ""),
+        "import resource as r; r.setrlimit(r.RLIMIT_AS, (3 << 30, r.getrlimit(r.RLIMIT_AS)[1]));",
+        "Java does not start",
+        id="little address space",
+        marks=pytest.mark.skipif(sys.platform != "linux", reason="as Linux limits it"),
+    ),
+]
+
+
+@pytest.mark.parametrize(("options", "before", "says"), NO_JAVA)
+def test_a_java_that_cannot_start_is_told_and_auto_does_without(
+    sample: Path, qupath: str, options: str, before: str, says: str
+) -> None:
+    read = OPEN + "print(len(open_project(sys.argv[1], backend=sys.argv[2]).images[0].objects()))"
+    shown = run(before + read, sample, "auto", JAVA_TOOL_OPTIONS=options)
+    assert shown.stdout.split()[0] == "builtin" and int(shown.stdout.split()[1]) > 0
+    (line,) = [line for line in shown.stderr.splitlines() if "Picked up" not in line]
+    assert "QuPath is not used" in line and says in line
+    shown = run(before + read, sample, qupath, check=False, JAVA_TOOL_OPTIONS=options)
+    assert shown.returncode == 1 and f"at {os.environ['PAQUO_QUPATH_DIR']} (" in shown.stderr
+    assert (
+        "QpannotError: the QuPath" in shown.stderr
+        and says in shown.stderr
+        and "JAVA_TOOL_OPTIONS" in shown.stderr
+    )
+    assert "backend 'builtin' needs none" in shown.stderr
+
+
+def test_doctor_goes_on_where_java_cannot_start(qupath: str) -> None:
+    code = "from qpannot.cli import main; main()"
+    shown = run(code, "doctor", "--json", check=False, JAVA_TOOL_OPTIONS="-Xmx1k")
+    found = {each["what"]: each for each in json.loads(shown.stdout)}
+    assert "Too small maximum heap" in found["project backend"]["meaning"]
+    assert found["project backend"]["verdict"] == "absent" and "disk" in found
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        (b"PathAnnotationObject", b"PathAnnotationOfLater", "qupath.lib.objects.PathAnnotationOf"),
+        (b"java.util.Locale", b"java.util.Lokale", "does not know (java.util.Lokale)"),
+        (b"\xac\xed\x00\x05", b"\xac\xed\x00\x06", "no QuPath data file, or damaged"),
+    ],
+)
+def test_what_java_cannot_read_is_told_in_words(
+    sample: Path, qupath: str, old: bytes, new: bytes, says: str
+) -> None:
+    path = sample / "data" / "1" / "data.qpdata"
+    path.write_bytes(path.read_bytes().replace(old, new[: len(old)]))
+    with pytest.raises(FormatError) as caught:
+        open_project(sample, backend="paquo").images[0].annotations()
+    assert says in caught.value.message and "Exception" not in caught.value.message
+    assert str(path) in caught.value.message and "qpannot snapshots" in (caught.value.hint or "")
 
 
 FORK = """

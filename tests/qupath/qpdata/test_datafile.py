@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -15,7 +15,15 @@ from hypothesis import strategies as st
 from shapely.geometry import shape
 
 from qpannot.errors import FormatError, QpannotError
-from qpannot.qupath.annotation import Annotation, PathClass, Plane, RoiType, differences
+from qpannot.qupath.annotation import (
+    Annotation,
+    Detection,
+    PathClass,
+    PathObject,
+    Plane,
+    RoiType,
+    differences,
+)
 from qpannot.qupath.qpdata.datafile import IMAGE_TYPES, QpData, all_as_stored, as_stored
 from qpannot.qupath.qpdata.javaclasses import BOOLEAN, METADATA_MAP, PATH_CLASS
 from qpannot.qupath.qpdata.javaemit import emit
@@ -28,7 +36,7 @@ SQUARE = shapely.box(10, 10, 60, 60)
 HOLED = shapely.Polygon(SQUARE.exterior, [shapely.box(20, 20, 30, 30).exterior])
 
 
-def new(annotations: list[Annotation] | None = None) -> QpData:
+def new(annotations: Sequence[PathObject] | None = None) -> QpData:
     data = QpData.new(qupath_version="0.6.0", image_type="BRIGHTFIELD_H_E")
     data.add(annotations or [])
     return data
@@ -414,7 +422,16 @@ BAD: list[dict[str, Any]] = [
     {"color": (0, 0, 256)},
     {"path_class": PathClass("x", (-1, 0, 0))},
     {"path_class": PathClass(":")},
+    {"path_class": PathClass("one\ntwo")},
+    {"path_class": PathClass("Tumor: \ud83d")},
     {"metadata": {"k": 1}},
+    {"metadata": {"\ude00": "v"}},
+    {"metadata": {"k": "cut \ud83d"}},
+    {"measurements": {"\ud83d": 1.0}},
+    {"name": "the bad one \ud83d"},
+    {"geometry": shapely.box(0, 0, 1e39, 1)},
+    {"geometry": shapely.box(-1e39, 0, 1, 1).difference(shapely.box(0.1, 0.1, 0.2, 0.2))},
+    {"geometry": shapely.Point(math.nan, 1)},
 ]
 
 
@@ -456,6 +473,11 @@ def without_ids() -> bytes:
     parent = Annotation(SQUARE, metadata={"k": "v"})
     data = new([parent, Annotation(HOLED, parent_id=parent.id, measurements={"m": 1})])
     data.add([Annotation(SQUARE, name="last")])
+    return _without_ids(data)
+
+
+def _without_ids(data: QpData) -> bytes:
+    """Return a file as QuPath before 0.4 wrote it."""
     contents = parse(data.to_bytes()).contents
     pending: list[Any] = list(contents)
     while pending:
@@ -463,7 +485,10 @@ def without_ids() -> bytes:
         if isinstance(node, JavaObject):
             for piece in node.data:
                 pending += [*piece.references, *(piece.contents or ())]
-            if node.desc.name == "qupath.lib.objects.PathAnnotationObject":
+            if node.desc.name in (
+                "qupath.lib.objects.PathAnnotationObject",
+                "qupath.lib.objects.PathDetectionObject",
+            ):
                 metadata = node.contents[2]
                 assert isinstance(metadata, JavaObject) and metadata.desc.name == METADATA_MAP
                 del node.contents[2]
@@ -491,6 +516,22 @@ def test_an_edit_keeps_the_ids_that_were_made(without_ids: bytes) -> None:
         {"new": "yes"},
         {},
     )
+
+
+def test_a_removal_keeps_the_ids_that_were_made_of_detections() -> None:
+    first, around = Annotation(SQUARE, name="first"), Annotation(HOLED, name="around")
+    inside = [Detection(SQUARE, name=f"inside {i}", parent_id=around.id) for i in range(3)]
+    beside = [Detection(SQUARE, name=f"beside {i}") for i in range(3)]
+    left = Annotation(SQUARE, name="left")
+    deeper = [Detection(SQUARE, name=f"deeper {i}", parent_id=left.id) for i in range(2)]
+    old = _without_ids(new([first, around, *inside, *beside, left, *deeper]))
+    data = QpData.parse(old, source="old.qpdata")
+    before = {each.name: each.id for each in QpData.parse(old, source="old.qpdata").objects()}
+    data.remove([before["first"], before["around"]])
+    after = {each.name: each.id for each in reread(data).objects()}
+    assert after == {key: before[key] for key in before if key not in ("first", "around")}
+    data.add([Detection(SQUARE, name="new")])
+    assert {each.name: each.id for each in reread(data).objects()}.items() >= after.items()
 
 
 def test_copies_that_share_an_id_can_be_told_apart() -> None:
