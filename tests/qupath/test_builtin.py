@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -11,6 +12,7 @@ from uuid import UUID
 import pytest
 import shapely
 
+from qpannot import qupath
 from qpannot.errors import (
     ConcurrentChangeError,
     FormatError,
@@ -19,12 +21,14 @@ from qpannot.errors import (
     ReadOnlyError,
 )
 from qpannot.geometry import Mpp, Size
-from qpannot.qupath import Annotation, ImageChanges, PathClass, Project, open_project
+from qpannot.qupath import Annotation, ImageChanges, PathClass, Project
 from qpannot.qupath.qpdata.datafile import QpData
 from qpannot.qupath.qpdata.javatypes import JavaString
 from qpannot.qupath.qpdata.measurements import NumbersLayout
 from qpannot.qupath.qpdata.pathwriting import ObjectWriter
 from qpannot.qupath.qpdata.roinodes import RegionLayout
+
+open_project = partial(qupath.open_project, backend="builtin")
 
 TUMOR = PathClass("Tumor", (200, 0, 0))
 FilesBelow = Callable[[Path], dict[str, tuple[int, bytes]]]

@@ -161,11 +161,13 @@ def check_storable(values: Sequence[PathObject]) -> None:
                 _refuse(each, f"its measurement {key!r} {_HALF}", "Rename the measurement.")
 
 
-def is_text(text: str) -> bool:
+def is_text(text: object) -> bool:
     """Tell whether a text is whole characters, which all programs and files can hold.
 
     Half of a surrogate pair, as a text cut in its middle ends with, is none.
     """
+    if not isinstance(text, str):
+        return False
     if text.isascii():
         return True
     try:
