@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import gc
 import logging
 import multiprocessing
 import os
@@ -194,13 +195,17 @@ def _unusable(installation: Installation, reason: str, hint: str = "") -> Qpanno
 
 
 def _leave_to_parent() -> None:
-    """Keep a forked child from waiting, when it ends, for a Java that it does not have."""
+    """Keep a forked child from waiting for a Java that it does not have.
+
+    It would when it ends, and whenever Python collects garbage: JPype then has Java do so as well.
+    """
     import jpype.config
     import paquo._logging
 
     jpype.config.onexit = False
     jpype.config.destroy_jvm = False
     atexit.unregister(paquo._logging._java_log_cleanup)
+    gc.callbacks[:] = [each for each in gc.callbacks if getattr(each, "__module__", "") != "_jpype"]
 
 
 @contextlib.contextmanager

@@ -190,11 +190,12 @@ def test_what_java_cannot_read_is_told_in_words(
 
 
 FORK = """
-import os, sys
+import gc, os, sys
 from qpannot.errors import QpannotError
 from qpannot.qupath import open_project
 project = open_project(sys.argv[1], backend="paquo")
 if (child := os.fork()) == 0:
+    gc.collect()
     try:
         project.images[0].annotations()
     except QpannotError as error:
