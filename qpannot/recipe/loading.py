@@ -1,7 +1,7 @@
 """Recipes: one validated YAML file holds every number of the method, with its unit.
 
-The papers' values are the defaults here and in ``workflows/h2gnet.yaml``. A recipe file states only
-what differs from the recipe it ``extends``, which is ``h2gnet`` where it does not say.
+A recipe file states only what differs from the recipe it ``extends``, which is ``h2gnet`` where it
+does not say.
 """
 
 from __future__ import annotations
@@ -9,101 +9,21 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from qpannot.errors import RecipeError, UsageError
+from qpannot.recipe.settings import Recipe
 
 BASE = "h2gnet"
 """What a recipe extends that does not say."""
 
-ColorTriple = tuple[
-    Annotated[int, Field(ge=0, le=255)],
-    Annotated[int, Field(ge=0, le=255)],
-    Annotated[int, Field(ge=0, le=255)],
-]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class TissueSettings(_Section):
-    """AN1: how tissue is told from glass.
-
-    The names and meanings are those of QuPath 0.6 ``SimpleTissueDetection2``, the numbers those of
-    H2G-Net sec. 2.1 (threshold 200, requested pixel size 20, minimum area 100,000). The ``_um``
-    settings hold for slides of known pixel size, ``requested_downsample`` and the ``_px2`` ones for
-    the others.
-    """
-
-    method: Literal["threshold", "otsu"] = "threshold"
-    """``threshold``: QuPath's simple tissue detection; ``otsu``: Otsu on HSV saturation at
-    ``otsu_size_px`` (H2G-Net sec. 3.2, design I), its outlines cleaned as below."""
-
-    threshold: int = Field(default=200, ge=0, le=255)
-    requested_pixel_size_um: float = Field(default=20.0, gt=0)
-    min_area_um2: float = Field(default=100_000.0, ge=0)
-    max_hole_area_um2: float = 1_000_000.0
-    """Holes smaller than this are filled; 0 or less fills every hole."""
-
-    requested_downsample: float = Field(default=50.0, gt=0)
-    min_area_px2: float = Field(default=100_000.0, ge=0)
-    max_hole_area_px2: float = 500.0
-
-    dark_background: bool = False
-    smooth_image: bool = True
-    median_cleanup: bool = True
-    dilate_boundaries: bool = False
-    smooth_coordinates: bool = True
-    exclude_on_boundary: bool = False
-    single_annotation: bool = True
-
-    java_cuts: bool = True
-    """Whether large, jagged outlines lose bands of tissue as they do in QuPath 0.6 on Java 25.0.3
-    (see ``tissue.javaarea``). ``True`` gives what such a QuPath gives, ``False`` what QuPath gives
-    on other Javas: all of the tissue. The shipped recipes say ``false``."""
-
-    otsu_size_px: int = Field(default=1024, ge=16, le=8192)
-
-
-class ProposalSettings(_Section):
-    """How a proposal looks in QuPath."""
-
-    class_name: str = Field(default="Tumor", min_length=1)
-    """The class a corrected proposal stands for: what is left after glass, artefacts and other
-    tissue were cut away (H2G-Net sec. 2.1)."""
-
-    color: ColorTriple = (200, 0, 0)
-    """Used where the project does not know the class yet; QuPath's own red for Tumor."""
-
-    locked: bool = False
-    """QuPath locks what its detection makes. A proposal is there to be corrected, and a locked
-    annotation refuses the brush."""
-
-
-class RoundSettings(_Section):
-    """How large a round is."""
-
-    slides: int | None = Field(default=None, ge=1)
-    """Slides proposed for in one round; ``null``: every unannotated one."""
-
-
-class Recipe(_Section):
-    """A whole recipe."""
-
-    name: str = "h2gnet"
-    description: str = ""
-    tissue: TissueSettings = TissueSettings()
-    proposal: ProposalSettings = ProposalSettings()
-    round: RoundSettings = RoundSettings()
-
 
 def builtin_recipes() -> dict[str, Path]:
     """Return the recipes that ship with qpannot, by name."""
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     for folder in (package / "workflows", package.parent / "workflows"):
         if folder.is_dir():
             return {path.stem: path.resolve() for path in sorted(folder.glob("*.yaml"))}
@@ -214,13 +134,12 @@ def _explain(error: Any) -> str:
     model: Any = Recipe
     for section in sections:
         model = model.model_fields[section].annotation
-    known = {name: ".".join([*sections, name]) for name in model.model_fields}
-    elsewhere = {
-        name: f"{section}.{name}"
-        for section, field in Recipe.model_fields.items()
-        for name in getattr(field.annotation, "model_fields", {})
-    }
+    known = {name: [".".join([*sections, name])] for name in model.model_fields}
+    elsewhere: dict[str, list[str]] = {}
+    for section, field in Recipe.model_fields.items():
+        for name in getattr(field.annotation, "model_fields", {}):
+            elsewhere.setdefault(name, []).append(f"{section}.{name}")
     for keys in (known, elsewhere):
         if nearest := difflib.get_close_matches(wrong, keys, n=1, cutoff=0.7):
-            return f"{where}: no such key; did you mean {keys[nearest[0]]}?"
+            return f"{where}: no such key; did you mean {' or '.join(keys[nearest[0]])}?"
     return f"{where}: no such key; there are {', '.join(known)}"
