@@ -13,16 +13,22 @@ PACKAGE = Path(qpannot.__file__).parent
 REPOSITORY = PACKAGE.parent
 
 LEVELS = (
-    {"errors", "geometry", "recipe", "console", "torchvision_import"},
+    {"errors", "geometry", "affine", "recipe", "console", "torchvision_import"},
     {"qupath", "slide"},
-    {"linking", "tissue", "pictures", "health"},
+    {"linking", "tissue", "vectorize", "heatmap", "pictures", "health"},
+    {"models", "sampling"},
     {"demo", "bootstrap", "exchange"},
     {"cli"},
     {"__main__"},
 )
 """The rooms, from the ground up. Rooms of one level do not know each other."""
 
-NEIGHBOURS = {("recipe", "errors"), ("console", "errors"), ("errors", "geometry")}
+NEIGHBOURS = {
+    ("recipe", "errors"),
+    ("console", "errors"),
+    ("errors", "geometry"),
+    ("affine", "geometry"),
+}
 """Within the ground, who may know whom."""
 
 
