@@ -115,6 +115,9 @@ class LabelSettings(_Section):
     """A patch with no more than this of every class is of the rest; between the two it is left out.
     """
 
+    max_ignored: float = Field(default=0.05, ge=0, le=1)
+    """A patch with more than this part of it in ``Ignore*`` is left out."""
+
 
 class SamplingSettings(_Section):
     """How the patches of a batch are drawn: each level uniformly, one after the other."""
@@ -171,6 +174,8 @@ class ClusterSettings(_Section):
     """Part of the variance that the principal components keep."""
 
     k: int = Field(default=10, ge=2)
+    weights: str | None = "imagenet"
+    """Of the VGG-16 whose features are clustered: ``imagenet``, a file, or ``null``."""
 
 
 class TrainingSettings(_Section):

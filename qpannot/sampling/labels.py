@@ -10,9 +10,6 @@ from numpy.typing import NDArray
 from qpannot.recipe.settings import LabelSettings
 from qpannot.sampling.coverage import Fractions
 
-MAX_IGNORED = 0.05
-"""A patch with more than this part of it in ``Ignore*`` is left out."""
-
 
 class LeftOut(IntEnum):
     """Why a patch has no label."""
@@ -52,5 +49,5 @@ def label_patches(
     largest = classes.max(axis=1)
     labels = np.where(largest <= settings.max_class_in_rest, 0, LeftOut.MIXED)
     labels = np.where(largest > settings.min_class, classes.argmax(axis=1) + 1, labels)
-    labels = np.where(ignored > MAX_IGNORED, LeftOut.IGNORED, labels)
+    labels = np.where(ignored > settings.max_ignored, LeftOut.IGNORED, labels)
     return np.where(tissue > settings.min_tissue, labels, LeftOut.GLASS).astype(np.int16)
