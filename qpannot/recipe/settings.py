@@ -227,8 +227,9 @@ class OutlineSettings(_Section):
     min_hole_area_um2: float = Field(default=100_000.0, ge=0)
     """Holes smaller than this are filled."""
 
-    smoothing_um: float = Field(default=100.0, ge=0)
-    """How far a smoothed outline may lie from the mask's own, at most."""
+    smoothing_um: float | None = Field(default=None, ge=0)
+    """How far a smoothed outline may lie from the mask's own, at most; ``null``: 0.4 of a pixel of
+    the heatmap, which rounds its steps and loses no detail."""
 
     simplify_um: float = Field(default=10.0, ge=0)
     """How far a simplified outline may lie from the smoothed one, at most."""
