@@ -17,6 +17,7 @@ LEVELS = (
     {"qupath", "slide"},
     {"linking", "tissue", "vectorize", "heatmap", "pictures", "health"},
     {"models", "sampling"},
+    {"training", "inference"},
     {"demo", "bootstrap", "exchange"},
     {"cli"},
     {"__main__"},

@@ -1,0 +1,154 @@
+"""What is trained, by which loss and optimiser, and what is counted meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from qpannot.models import PatchNetwork, cluster_weighted_cross_entropy, load_clusters
+from qpannot.recipe.settings import TrainingSettings
+from qpannot.sampling.loading import Batch
+from qpannot.torchvision_import import import_torchvision
+from qpannot.training.metrics import Tally
+
+import_torchvision()  # before lightning, which imports it by itself
+
+from lightning.pytorch import LightningModule  # noqa: E402
+
+Loss = Callable[[Tensor, Batch], Tensor]
+"""From logits and the batch they are of to a scalar."""
+
+
+class PatchTask(LightningModule):
+    """The training of a patch network (H2G-Net sec. 2.2): Adam, on cross-entropy or CWCE.
+
+    A template: what another network needs otherwise is one of the ``configure_`` methods.
+
+    Parameters
+    ----------
+    network
+        Trained in place.
+    settings
+        Learning rate and loss.
+    """
+
+    def __init__(self, network: PatchNetwork, settings: TrainingSettings) -> None:
+        super().__init__()
+        self.prepare_data_per_node = False
+        self.settings = settings
+        self._clusters_file: Path | None = None
+        self._make_clusters: Callable[[], None] | None = None
+        self.configure_models(network)
+        self.configure_metrics()
+
+    def use_clusters(self, file: Path, make: Callable[[], None]) -> None:
+        """Say where the clusters of the cluster-weighted loss lie.
+
+        Parameters
+        ----------
+        file
+            Read by each process when training starts.
+        make
+            Writes the file if it is not there; called in one process of all, before.
+        """
+        self._clusters_file, self._make_clusters = file, make
+
+    def configure_models(self, network: PatchNetwork) -> None:
+        """Set what is trained; channels come last in memory, as in the batches."""
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network.train()
+
+    def configure_losses(self) -> None:
+        """Set ``self.loss``."""
+        self.loss: Loss
+        if self.settings.loss == "cluster_weighted":
+            assert self._clusters_file is not None
+            self.clusters = load_clusters(self._clusters_file).eval()
+            self.loss = self._cluster_weighted
+        else:
+            self.loss = self._cross_entropy
+
+    def configure_metrics(self) -> None:
+        """Set what counts the batches of the epoch."""
+        self.train_tally = self.empty_tally()
+        self.validation_tally = self.empty_tally()
+
+    def empty_tally(self) -> Tally:
+        """Return a tally of nothing, where the batches are."""
+        return Tally.empty(len(self.network.architecture.classes), self.device)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Return Adam (H2G-Net sec. 3.2)."""
+        return torch.optim.Adam(self.network.parameters(), self.settings.learning_rate)
+
+    @staticmethod
+    def _cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
+        return functional.cross_entropy(logits, batch.labels)
+
+    def _cluster_weighted(self, logits: Tensor, batch: Batch) -> Tensor:
+        return cluster_weighted_cross_entropy(logits, batch.labels, self.clusters(batch.pixels))
+
+    def prepare_data(self) -> None:
+        """Make the clusters, in one process while the others wait."""
+        if self._make_clusters is not None:
+            self._make_clusters()
+
+    def setup(self, stage: str) -> None:
+        """Set the loss, which needs what `prepare_data` made."""
+        self.configure_losses()
+
+    def on_fit_start(self) -> None:
+        """Count where the batches are."""
+        self.train_tally = self.train_tally.to(self.device)
+
+    def on_train_epoch_start(self) -> None:
+        """Begin to count; not called where a run goes on in the middle of an epoch."""
+        self.train_tally = self.empty_tally()
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin to count; by the statistics of the first process, as they are what is saved."""
+        self.validation_tally = self.empty_tally()
+        if self.trainer.world_size > 1:
+            for buffer in self.network.buffers():
+                torch.distributed.broadcast(buffer, src=0)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Return the logits of patches."""
+        return cast(Tensor, self.network(pixels))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the loss of a batch, and count it."""
+        logits = self(batch.pixels)
+        loss = self.loss(logits, batch)
+        self.train_tally.add(logits, batch.labels, loss)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Count a batch."""
+        logits = self(batch.pixels)
+        self.validation_tally.add(logits, batch.labels, self.loss(logits, batch))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave out the clusters, which have a file of their own; keep the epoch's tally."""
+        checkpoint["state_dict"] = _of(checkpoint["state_dict"], "network.")
+        tally = self.train_tally.reduced(self.sum_of_processes)
+        checkpoint["train_tally"] = tally.to("cpu").state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take up what `on_save_checkpoint` left."""
+        checkpoint["state_dict"] |= _of(self.state_dict(), "clusters.")
+        if self.trainer.is_global_zero:  # what all had together
+            self.train_tally = Tally(**checkpoint["train_tally"])
+
+    def sum_of_processes(self, tensor: Tensor) -> Tensor:
+        """Return a tensor added up over all processes; every one of them has to ask."""
+        return cast(Tensor, self.trainer.strategy.reduce(tensor, reduce_op="sum"))
+
+
+def _of(state: dict[str, Any], prefix: str) -> dict[str, Any]:
+    return {key: value for key, value in state.items() if key.startswith(prefix)}

@@ -1,0 +1,298 @@
+"""From labelled patches to a model bundle (H2G-Net sec. 2.2)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from qpannot.errors import QpannotError, UsageError
+from qpannot.models import Bundle, PatchNetwork, save_bundle
+from qpannot.recipe import Recipe
+from qpannot.sampling import (
+    Opener,
+    Part,
+    PatchTable,
+    PatchTree,
+    class_names,
+    describe_patches,
+)
+from qpannot.training.checkpoints import Kept, find_checkpoint
+from qpannot.training.curves import Row, write_curves
+from qpannot.training.fitting import Run, empty_network, fit, precision_of, show_nothing
+from qpannot.training.identity import key_of, run_identity
+from qpannot.training.keeper import (
+    CHECKPOINTS,
+    CURVES,
+    Diverged,
+    Stop,
+    best_of,
+    why_to_stop,
+)
+from qpannot.training.processes import find_place, other_processes
+from qpannot.training.progress import ShowProgress
+
+logger = logging.getLogger(__name__)
+
+MODEL = "model"
+VALIDATION = "validation."
+
+Device = Literal["auto", "cpu", "cuda"]
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a training gave.
+
+    Parameters
+    ----------
+    bundle
+        Folder of the model of the best epoch.
+    metrics
+        Of that epoch, on the validation patches (see `patch_metrics`). These are drawn as the
+        training's are, evenly over the levels of the recipe, not as frequent as on the slides.
+    curves
+        CSV, a row for each epoch.
+    epochs, best_epoch
+        How many there were, and which had the lowest validation loss, from 1.
+    stopped
+        ``epochs``: all were run; ``patience``: it had stopped to get better.
+    resumed_after
+        Epochs of an earlier call that were not run again.
+    failures
+        By slide, why patches of it could not be read. Others were taken instead.
+    """
+
+    bundle: Path
+    metrics: dict[str, float]
+    curves: Path
+    epochs: int
+    best_epoch: int
+    stopped: Stop
+    resumed_after: int
+    failures: dict[str, str]
+
+
+def train_patch_network(
+    tables: Mapping[str, PatchTable],
+    metadata: Mapping[str, Mapping[str, str]],
+    openers: Mapping[str, Opener],
+    parts: Mapping[str, Part],
+    recipe: Recipe,
+    folder: Path,
+    *,
+    start_from: Bundle | None = None,
+    round: int | None = None,
+    progress: ShowProgress = show_nothing,
+    device: Device = "auto",
+    processes: int | None = None,
+) -> TrainingResult:
+    """Train a patch network and save the model of the best epoch (H2G-Net sec. 2.2).
+
+    Called again with the same folder, it goes on where an earlier call broke off: after the last
+    whole epoch, or within one where it was asked to stop (Ctrl-C, SIGTERM) or had run for ten
+    minutes; an uninterrupted run would have given the same, on a CPU to the bit. Where it was
+    finished it returns the result again. Where the recipe or the patches are others by now it
+    starts anew, and logs a warning that says why; more or fewer epochs, patience and workers may
+    be asked for in between.
+
+    A script that calls it with workers or several processes has to guard its main module with
+    ``if __name__ == "__main__":``. `qpannot.training.processes` says how it runs on many machines.
+
+    Parameters
+    ----------
+    tables
+        Patches by slide, all made with this recipe.
+    metadata
+        Image metadata by slide, for the levels of the sampling.
+    openers
+        By slide, for each that has patches.
+    parts
+        What each slide is for; those that test the model, and others, are left alone.
+    folder
+        Of this training alone: gets ``model``, ``curves.csv``, ``tensorboard``, ``checkpoints``.
+    start_from
+        The last round's model, of which the weights are taken if ``training.start`` says so and
+        the recipe still means the same network.
+    round
+        The round of the loop, for the bundle.
+    progress
+        Called several times a second, in this process and from its main thread.
+    device
+        ``auto``: the GPU where there is one.
+    processes
+        Among which it is divided on this machine; None: one for each GPU, one without any. Each
+        takes ``batch_size`` patches for a step, so that steps are fewer.
+
+    Raises
+    ------
+    TrainingInterrupted
+        It was asked to stop.
+    QpannotError
+        A class has no patches, no slide can be read, the loss is no number any more, the disk is
+        full, or there is already a model of other settings.
+    """
+    uses_gpu = _uses_gpu(device)
+    precision_of(recipe.training, uses_gpu=uses_gpu)
+    train, validation = _trees(tables, metadata, parts, recipe)
+    start = start_from if recipe.training.start == "last" else None
+    if start is not None and not _continues(start, train, recipe):
+        start = None
+    sha256 = start.card.weights_sha256 if start else None
+    identity = run_identity(train, validation, recipe, start=sha256)
+    place = find_place(processes, uses_gpu=uses_gpu)
+    checkpoint = find_checkpoint(folder / CHECKPOINTS, identity, place.processes)
+    kept = checkpoint.kept if checkpoint else Kept()
+    resumed_after = len(kept.rows)
+    is_over = why_to_stop(kept.rows, recipe.training) is not None
+    model = folder / MODEL
+    if model.exists() and not is_over:
+        raise QpannotError(
+            f"There is already a model at {model}, of another training.",
+            hint="Name another folder, or move that one away; no model is ever overwritten.",
+        )
+    run = Run(
+        train=train,
+        validation=validation,
+        openers={slide: openers[slide] for slide in (*train.slides, *validation.slides)},
+        recipe=recipe,
+        folder=folder,
+        identity=identity,
+        checkpoint=checkpoint.path if checkpoint else None,
+        uses_gpu=uses_gpu,
+    )
+    if not is_over:
+        network = None if checkpoint else _new_network(run, start)
+        try:
+            with other_processes(fit, run, place):
+                kept = fit(run, place, network, progress)
+        except Diverged as error:
+            if place.rank == 0:
+                raise _explained(error, run, round) from None
+            raise
+    if place.rank == 0 and not model.exists():
+        write_curves(folder / CURVES, kept.rows)
+        _save(model, run, kept, round)
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()  # the first process has written the model
+    best = _best(kept)
+    return TrainingResult(
+        bundle=model,
+        metrics=_validation_metrics(best),
+        curves=folder / CURVES,
+        epochs=len(kept.rows),
+        best_epoch=int(best["epoch"]),
+        stopped=why_to_stop(kept.rows, recipe.training) or "epochs",
+        resumed_after=resumed_after,
+        failures=kept.failures,
+    )
+
+
+def _uses_gpu(device: Device) -> bool:
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UsageError(
+            "There is no GPU that torch can use.",
+            hint="Train with device auto, or install torch for your GPU: https://pytorch.org",
+        )
+    return device != "cpu" and torch.cuda.is_available()
+
+
+def _trees(
+    tables: Mapping[str, PatchTable],
+    metadata: Mapping[str, Mapping[str, str]],
+    parts: Mapping[str, Part],
+    recipe: Recipe,
+) -> tuple[PatchTree, PatchTree]:
+    """Return the patches that teach, and those that choose the model, by slides in fixed order."""
+    own = {
+        part: {slide: tables[slide] for slide in sorted(tables) if parts.get(slide) == part}
+        for part in (Part.TRAIN, Part.VALIDATION)
+    }
+    for part, what in ((Part.TRAIN, "learn from"), (Part.VALIDATION, "choose the model by")):
+        if not any(len(table) for table in own[part].values()):
+            raise QpannotError(
+                f"There are no patches to {what}, on {len(own[part])} slides.",
+                hint="Review more slides, or change their shares (split.train, split.validation).",
+            )
+    for part, found in own.items():
+        missing = [
+            name
+            for name in class_names(recipe.labels)
+            if not any(table.counts[name] for table in found.values())
+        ]
+        if missing and part is Part.TRAIN:
+            raise QpannotError(
+                f"The slides to learn from have no patches of {' and '.join(missing)}.",
+                hint=describe_patches(found),
+            )
+        if missing:
+            logger.warning(
+                "The slides that choose the model have no patches of %s: how well it is found "
+                "has no influence.",
+                " and ".join(missing),
+            )
+    levels = recipe.sampling.levels
+    return (
+        PatchTree(own[Part.TRAIN], metadata, levels),
+        PatchTree(own[Part.VALIDATION], metadata, levels),
+    )
+
+
+def _continues(start: Bundle, train: PatchTree, recipe: Recipe) -> bool:
+    """Tell whether a model can be gone on from; the dropout may be another."""
+    old, new = start.network.architecture, empty_network(recipe, train).architecture
+    if old.model_copy(update={"dropout": new.dropout}) == new:
+        return True
+    logger.warning(
+        "The model %s is of another network or other classes than the recipe's; training starts "
+        "from network.weights (%s).",
+        start.folder,
+        recipe.network.weights,
+    )
+    return False
+
+
+def _new_network(run: Run, start: Bundle | None) -> PatchNetwork:
+    if start is None:
+        return empty_network(run.recipe, run.train, weights=run.recipe.network.weights)
+    network = empty_network(run.recipe, run.train)
+    network.load_state_dict(start.network.state_dict())
+    return network
+
+
+def _save(folder: Path, run: Run, kept: Kept, round: int | None) -> None:
+    network = empty_network(run.recipe, run.train)
+    network.load_state_dict(kept.best_weights)
+    slides = (*run.train.slides, *run.validation.slides)
+    metrics = _validation_metrics(_best(kept))
+    save_bundle(folder, network, run.recipe, slides=slides, metrics=metrics, round=round)
+
+
+def _explained(error: Diverged, run: Run, round: int | None) -> QpannotError:
+    """Return what to tell of a loss that is no number, once the best model so far is safe."""
+    hint = "Set a smaller training.learning_rate, or training.precision to 32, and train again."
+    if not error.kept.rows:
+        return Diverged(error.epoch, error.kept, hint=hint)
+    best = _best(error.kept)
+    folder = run.folder / f"{MODEL}-of-epoch-{best['epoch']}-{key_of(run.identity)}"
+    if not folder.exists():
+        _save(folder, run, error.kept, round)
+    return Diverged(error.epoch, error.kept, hint=f"The best model until then is {folder}. {hint}")
+
+
+def _best(kept: Kept) -> Row:
+    best = best_of(kept.rows)
+    assert best is not None
+    return best
+
+
+def _validation_metrics(row: Row) -> dict[str, float]:
+    return {
+        key.removeprefix(VALIDATION): value
+        for key, value in row.items()
+        if key.startswith(VALIDATION)
+    }
