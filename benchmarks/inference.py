@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ import torch
 from qpannot.inference import Engines, predict_heatmap
 from qpannot.inference.engines import Engine
 from qpannot.inference.grid import HeatmapGrid, choose
-from qpannot.inference.reading import in_batches, read_patches
+from qpannot.inference.reading import in_portions, read_patches
 from qpannot.models import Bundle, load_bundle, patch_network, save_bundle
 from qpannot.recipe import Recipe
 from qpannot.recipe.settings import HeatmapSettings, PatchSettings, TissueSettings
@@ -109,25 +110,28 @@ def compare(
     )
     choice = choose(grid, detect_tissue(slide, recipe.tissue), recipe.labels.min_tissue)
     cells = choice.cells
-    sample = read_patches(slide, grid, cells[:16])
+    sample = np.stack(list(read_patches(slide, grid, cells[:16])))
     compared = engines.compared(sample, "the slide")
     engine: Engine = compared.engine
-    batches = in_batches(cells, grid, engine.batch_size)
-    pixels = [read_patches(slide, grid, batch) for batch in batches[:4]]
+    size = engine.batch_size
+    portions = in_portions(cells, grid, size)
+    patches = read_patches(slide, grid, np.concatenate(portions))
+    pixels = [np.stack(list(islice(patches, size))) for _ in range(min(4, len(cells) // size))]
 
     def read(index: int) -> None:
-        read_patches(slide, grid, batches[index])
+        patches = read_patches(slide, grid, portions[index])
+        while batch := list(islice(patches, size)):
+            np.stack(batch)
 
     def calculate(index: int) -> None:
-        engine.predict(pixels[index % 4])
+        for start in range(0, len(portions[index]), size):
+            engine.predict(pixels[start // size % len(pixels)][: len(portions[index]) - start])
 
     found: dict[str, list[float]] = {"reading": [], "network": [], "slide": []}
     for _ in range(rounds):
-        found["reading"].append(
-            rate(len(cells), lambda: in_threads(threads, read, len(batches)))
-        )
+        found["reading"].append(rate(len(cells), lambda: in_threads(threads, read, len(portions))))
         found["network"].append(
-            rate(len(cells), lambda: in_threads(threads, calculate, len(batches)))
+            rate(len(cells), lambda: in_threads(threads, calculate, len(portions)))
         )
         found["slide"].append(
             rate(len(cells), lambda: predict_heatmap(slide, bundle, recipe, engines=engines))

@@ -17,7 +17,7 @@ LEVELS = (
     {"qupath", "slide"},
     {"linking", "tissue", "vectorize", "heatmap", "pictures", "health"},
     {"models", "sampling"},
-    {"training", "inference"},
+    {"training", "inference", "evaluation"},
     {"demo", "bootstrap", "exchange"},
     {"cli"},
     {"__main__"},

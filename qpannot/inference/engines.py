@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import threading
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -24,6 +25,10 @@ Probabilities = NDArray[np.float32]
 
 Bits = Literal["32", "bf16", "16"]
 """Precision of the calculation: float32, bfloat16 or float16."""
+
+GPU_BATCHES = 2
+"""Batches given to a GPU at once: it need not wait for the next, and its memory does not have to
+suffice for as many as there are cores."""
 
 CPU_BATCH = 8
 """Patches at a time on one core. More are no faster there, and take memory on every core."""
@@ -60,6 +65,9 @@ class TorchEngine:
         self.batch_size = min(batch_size, CPU_BATCH) if device.type == "cpu" else batch_size
         self._device = device
         self._type = _TYPES[bits]
+        self._turns = (
+            nullcontext() if device.type == "cpu" else threading.BoundedSemaphore(GPU_BATCHES)
+        )
         self._network = copy.deepcopy(network).eval()
         self._network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -74,6 +82,7 @@ class TorchEngine:
         is_mixed = self._type != torch.float32
         try:
             with (
+                self._turns,
                 torch.inference_mode(),
                 torch.autocast(self._device.type, self._type, enabled=is_mixed),
             ):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import shapely
@@ -19,10 +20,11 @@ from qpannot.heatmap import Heatmap
 from qpannot.inference.choosing import COMPARED, Compared, Engines, Precision
 from qpannot.inference.engines import Engine, Probabilities
 from qpannot.inference.grid import Cells, HeatmapGrid, choose, probabilities_of
-from qpannot.inference.reading import in_batches, read_patches
+from qpannot.inference.reading import in_portions, read_patches
 from qpannot.models import Bundle
 from qpannot.recipe import Recipe
 from qpannot.slide import Slide
+from qpannot.slide.fingerprint import fingerprint_slide
 from qpannot.tissue import detect_tissue
 
 VERSION = 1
@@ -141,7 +143,7 @@ def heatmap_key(
     """Return what a heatmap is known by: the beginning of its model's digest, and one of the rest.
 
     A heatmap of the same key (``Heatmap.model``) need not be predicted again. Which engine ran is
-    no part of it, for all of them agree. Reads no pixels.
+    no part of it, for all of them agree; nor where the slide lies. Reads half a megabyte at most.
 
     Parameters
     ----------
@@ -154,12 +156,12 @@ def heatmap_key(
     ------
     MissingMppError
         The slide has no known pixel size.
+    SlideError
+        Its file cannot be read.
     """
     card = bundle.card
     image = (
-        slide.path.name,
-        slide.path.stat().st_size,
-        slide.identity,
+        fingerprint_slide(slide.path).digest,
         slide.bounds_origin,
         (slide.size.width, slide.size.height),
         (slide.mpp.x, slide.mpp.y),
@@ -192,7 +194,7 @@ def _compared(
     slide: Slide, grid: HeatmapGrid, cells: Cells, engines: Engines, name: str
 ) -> Compared:
     some = np.unique(np.linspace(0, len(cells) - 1, COMPARED).round().astype(int))
-    return engines.compared(read_patches(slide, grid, cells[some]), name)
+    return engines.compared(np.stack(list(read_patches(slide, grid, cells[some]))), name)
 
 
 def _answers(
@@ -205,21 +207,25 @@ def _answers(
     show: ShowPatches,
 ) -> Probabilities:
     """Return the probabilities of patches, in the order of their cells."""
-    batches = in_batches(cells, grid, engine.batch_size)
+    portions = in_portions(cells, grid, engine.batch_size)
     found = np.full((*grid.shape, n_classes), np.nan, np.float32)
     done = 0
 
-    def predicted(batch: Cells) -> Probabilities:
-        return engine.predict(read_patches(slide, grid, batch))
+    def predicted(portion: Cells) -> Probabilities:
+        patches = read_patches(slide, grid, portion)
+        batches = []
+        while batch := list(islice(patches, engine.batch_size)):
+            batches.append(engine.predict(np.stack(batch)))
+        return np.concatenate(batches)
 
     with _one_core_each(), ThreadPoolExecutor(threads, "predict") as pool:
-        futures = {pool.submit(predicted, batch): batch for batch in batches}
+        futures = {pool.submit(predicted, portion): portion for portion in portions}
         try:
             show(done, len(cells))
             for future in as_completed(futures):
-                batch = futures.pop(future)
-                found[batch[:, 0], batch[:, 1]] = future.result()
-                done += len(batch)
+                portion = futures.pop(future)
+                found[portion[:, 0], portion[:, 1]] = future.result()
+                done += len(portion)
                 show(done, len(cells))
         except BaseException:
             pool.shutdown(cancel_futures=True)

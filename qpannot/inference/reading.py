@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,45 +17,65 @@ BLOCK_PX = 1024
 """Cells whose patches are read at once lie in a square of this width, in pixels of the patches."""
 
 WORTH_READING = 0.5
-"""Part of a block that its patches cover; if it is less, they are read one by one."""
+"""A block is read whole if its patches have more pixels together than this part of it; else they
+are read one by one."""
 
 
-def in_batches(cells: Cells, grid: HeatmapGrid, batch_size: int) -> list[Cells]:
-    """Return cells in batches, block by block."""
+def in_portions(cells: Cells, grid: HeatmapGrid, batch_size: int) -> list[Cells]:
+    """Return cells in portions for one thread each: whole blocks, together a batch at least.
+
+    Only the last portion may be smaller than a batch. Within a portion, block comes after block.
+    """
     blocks = _blocks(cells, grid)
     order = np.lexsort((cells[:, 1], cells[:, 0], blocks[:, 1], blocks[:, 0]))
-    return [cells[order[start : start + batch_size]] for start in range(0, len(cells), batch_size)]
+    portions: list[Cells] = []
+    start = 0
+    for end in (*_borders(blocks[order]), len(cells)):
+        if end - start >= batch_size or start < end == len(cells):
+            portions.append(cells[order[start:end]])
+            start = end
+    return portions
 
 
-def read_patches(slide: Slide, grid: HeatmapGrid, cells: Cells) -> Patches:
-    """Return the patches of cells, in their order, white outside of the slide.
+def read_patches(slide: Slide, grid: HeatmapGrid, cells: Cells) -> Iterator[NDArray[np.uint8]]:
+    """Yield the patches of cells, in their order, white outside of the slide.
 
-    They are the pixels that `Slide.read` gives for each patch alone.
+    They are the pixels that `Slide.read` gives for each patch alone. Cells of one block that follow
+    each other are read at once, and no more than one block is kept.
+
+    Yields
+    ------
+    ndarray of uint8, shape [size, size, 3]
+        Mostly a view of its block.
 
     Raises
     ------
     SlideError
         The slide cannot be read.
     """
-    size, stride = grid.size_px, grid.stride_px
-    pixels = np.empty((len(cells), size, size, 3), np.uint8)
-    _, block = np.unique(_blocks(cells, grid), axis=0, return_inverse=True)
-    groups = [np.flatnonzero(block == index) for index in range(block.max(initial=-1) + 1)]
-    while groups:
-        group = groups.pop()
-        first, last = cells[group].min(axis=0), cells[group].max(axis=0)
-        region, extent = grid.region(first.tolist(), last.tolist())
-        if len(group) > 1 and (
-            len(group) * size * size < WORTH_READING * extent.width * extent.height
-        ):
-            groups += [group[[index]] for index in range(len(group))]
-            continue
-        read = slide.read_downsampled(region, (grid.pitch_x, grid.pitch_y), extent)
-        for index in group.tolist():
-            top, left = ((cells[index] - first) * stride).tolist()
-            pixels[index] = read[top : top + size, left : left + size]
-    return pixels
+    for block in np.split(cells, _borders(_blocks(cells, grid))):
+        first, last = block.min(axis=0), block.max(axis=0)
+        _, extent = grid.region(first.tolist(), last.tolist())
+        worth = WORTH_READING * extent.width * extent.height
+        parts = [block] if len(block) * grid.size_px**2 >= worth else np.split(block, len(block))
+        for part in parts:
+            yield from _read_together(slide, grid, part)
+
+
+def _read_together(slide: Slide, grid: HeatmapGrid, cells: Cells) -> Iterator[NDArray[np.uint8]]:
+    size = grid.size_px
+    first, last = cells.min(axis=0), cells.max(axis=0)
+    region, extent = grid.region(first.tolist(), last.tolist())
+    pixels = slide.read_downsampled(region, (grid.pitch_x, grid.pitch_y), extent)
+    for top, left in ((cells - first) * grid.stride_px).tolist():
+        yield pixels[top : top + size, left : left + size]
 
 
 def _blocks(cells: Cells, grid: HeatmapGrid) -> Cells:
+    """Return in which block each cell lies, as row and column of blocks, shape [n, 2]."""
     return cells // max(1, BLOCK_PX // grid.stride_px)
+
+
+def _borders(blocks: Cells) -> NDArray[np.intp]:
+    """Return where another block begins."""
+    return np.flatnonzero(np.any(np.diff(blocks, axis=0), axis=1)) + 1

@@ -23,7 +23,7 @@ from qpannot import __version__
 from qpannot.errors import QpannotError
 from qpannot.models.encoders import Triple, build_encoder
 from qpannot.models.network import PatchArchitecture, PatchNetwork
-from qpannot.qupath.files import write_atomically
+from qpannot.qupath.files import sync_folder, write_atomically
 from qpannot.recipe import Recipe
 
 CARD = "model.json"
@@ -160,7 +160,7 @@ def save_bundle(
             temporary.rename(folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-        _sync(folder.parent)
+        sync_folder(folder.parent)
     except OSError as error:
         raise QpannotError(
             f"{folder} cannot be written: {error.strerror or error}.",
@@ -266,15 +266,3 @@ def _versions() -> dict[str, str]:
         with contextlib.suppress(PackageNotFoundError):
             found[name] = version(name)
     return found
-
-
-def _sync(folder: Path) -> None:
-    """Make a rename in a folder outlast a power failure, where the system allows it."""
-    if os.name == "nt":
-        return
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

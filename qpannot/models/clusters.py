@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from qpannot.errors import QpannotError
-from qpannot.models.encoders import IMAGENET, Encoder, build_encoder
+from qpannot.models.encoders import Encoder, build_encoder
 from qpannot.qupath.files import write_atomically
 from qpannot.recipe.settings import ClusterSettings
 
@@ -89,7 +89,6 @@ def fit_clusters(
     batches: Iterable[Tensor],
     settings: ClusterSettings,
     *,
-    weights: str | Path | None = IMAGENET,
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> ClusterModel:
@@ -102,8 +101,8 @@ def fit_clusters(
     ----------
     batches
         Each (N, 3, H, W), as for the patch network; the first ``settings.batches`` are used.
-    weights
-        VGG-16's: ``"imagenet"``, a file, or ``None`` for random numbers.
+    settings
+        ``weights`` are VGG-16's: ``"imagenet"``, a file, or ``None`` for random numbers.
     seed
         Of k-means; and of VGG-16 when it has random numbers.
     device
@@ -121,7 +120,7 @@ def fit_clusters(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         encoder = build_encoder(
-            ENCODER, weights=weights, size_px=_PROBE_PX, setting="clusters.weights"
+            ENCODER, weights=settings.weights, size_px=_PROBE_PX, setting="clusters.weights"
         )
     encoder.requires_grad_(False).eval().to(device)
     with torch.no_grad():

@@ -72,10 +72,20 @@ class ProposalSettings(_Section):
 
 
 class RoundSettings(_Section):
-    """How large a round is."""
+    """How large a round is, and when the next begins."""
 
     slides: int | None = Field(default=None, ge=1)
-    """Slides proposed for in one round; ``null``: every unannotated one."""
+    """Slides that may wait for a person at one time; ``null``: all that are not reviewed."""
+
+    train_after: int = Field(default=5, ge=1)
+    """Slides newly reviewed after which the network is trained, or trained again; fewer do when
+    none waits any more."""
+
+    choose: Literal["entropy", "random"] = "entropy"
+    """Which slides are proposed for first: those where the network is least sure, or any."""
+
+    candidates: int | None = Field(default=None, ge=1)
+    """Slides of which ``entropy`` makes heatmaps to choose from, drawn at random; ``null``: all."""
 
 
 class PatchSettings(_Section):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import signal
 from collections.abc import Iterator, Mapping
 from multiprocessing.context import BaseContext
 from typing import Any, NamedTuple
@@ -202,6 +203,7 @@ class PatchLoader:
             prefetch_factor=PREFETCHED if workers else None,
             pin_memory=torch.cuda.is_available(),
             multiprocessing_context=_context() if workers else None,
+            worker_init_fn=_leave_interrupts,
         )
 
     def __len__(self) -> int:
@@ -235,6 +237,11 @@ def _context() -> BaseContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])  # torch is imported once, not by every worker
     return context
+
+
+def _leave_interrupts(worker: int) -> None:
+    """Leave it to the process that started this one to answer Ctrl-C, which reaches both."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _unchanged(read: Any) -> Any:

@@ -112,7 +112,6 @@ class SafeCheckpoints(CheckpointIO):
         path = Path(path)
         file = io.BytesIO()
         torch.save(checkpoint, file)
-        path.parent.mkdir(parents=True, exist_ok=True)
         fresh = path.with_name(f"{path.name}.new")
         write_atomically(fresh, file.getvalue())
         if path.name == LAST and path.exists():

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from qpannot.errors import QpannotError
@@ -12,6 +13,11 @@ from qpannot.qupath.files import write_atomically
 
 Row = Mapping[str, float]
 """One epoch: ``epoch`` from 1, ``seconds``, ``train.loss``, ``validation.dice.Tumor`` and so on."""
+
+
+def best_of(rows: Sequence[Row]) -> Row | None:
+    """Return the epoch of the lowest validation loss, the first of them."""
+    return min(rows, key=lambda row: row["validation.loss"], default=None)
 
 
 def write_curves(path: Path, rows: Sequence[Row]) -> None:
@@ -47,10 +53,8 @@ class TensorBoard:
         from torch.utils.tensorboard import SummaryWriter
 
         self._folder = folder
-        try:
+        with self._told():
             self._writer = SummaryWriter(str(folder), purge_step=first)
-        except OSError as error:
-            raise self._failure(error) from error
 
     def add(self, row: Row) -> None:
         """Write an epoch.
@@ -60,21 +64,30 @@ class TensorBoard:
         QpannotError
             It cannot be written.
         """
-        try:
+        with self._told():
             for key, value in row.items():
                 part, _, metric = key.partition(".")
                 if metric:
                     self._writer.add_scalar(f"{metric}/{part}", value, int(row["epoch"]))
             self._writer.flush()
-        except OSError as error:
-            raise self._failure(error) from error
 
     def close(self) -> None:
-        """Close the file."""
-        self._writer.close()
+        """Close the file.
 
-    def _failure(self, error: OSError) -> QpannotError:
-        return QpannotError(
-            f"{self._folder} cannot be written: {error.strerror or error}.",
-            hint="Check free space and permissions of the folder, then run the command again.",
-        )
+        Raises
+        ------
+        QpannotError
+            What was still to be written cannot be.
+        """
+        with self._told():
+            self._writer.close()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise QpannotError(
+                f"{self._folder} cannot be written: {error.strerror or error}.",
+                hint="Check free space and permissions of the folder, then run the command again.",
+            ) from error

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from torch import Tensor
 
-from qpannot.errors import UsageError
+from qpannot.errors import QpannotError, UsageError
 from qpannot.models import PatchNetwork, fit_clusters, patch_network, save_clusters
 from qpannot.recipe import Recipe
 from qpannot.recipe.settings import TrainingSettings
@@ -25,15 +26,13 @@ from qpannot.training.data import PatchData
 from qpannot.training.identity import Identity, key_of
 from qpannot.training.keeper import Keeper, handlers_kept, interruption_by
 from qpannot.training.processes import Place, count_workers, share_cores
-from qpannot.training.progress import Progress, ShowProgress
+from qpannot.training.progress import Progress, ShowProgress, show_nothing
 from qpannot.training.task import PatchTask
 
 import_torchvision()  # before lightning, which imports it by itself
 
 from lightning.fabric.utilities.warnings import PossibleUserWarning  # noqa: E402
 from lightning.pytorch import Trainer  # noqa: E402
-
-logger = logging.getLogger(__name__)
 
 Precision = Literal["32-true", "16-mixed", "bf16-mixed"]
 
@@ -58,10 +57,6 @@ class Run:
     identity: Identity
     checkpoint: Path | None
     uses_gpu: bool
-
-
-def show_nothing(progress: Progress) -> None:
-    """Show no progress."""
 
 
 def fit(
@@ -92,7 +87,7 @@ def fit(
     task = PatchTask(network, recipe.training)
     if recipe.training.loss == "cluster_weighted":
         file = run.folder / f"clusters-{key_of(run.identity)}.safetensors"
-        task.use_clusters(file, partial(_make_clusters, run, file, workers))
+        task.use_clusters(file, partial(_make_clusters, run, file, workers, show))
     data = PatchData(run.train, run.validation, run.openers, recipe, workers=workers)
     with handlers_kept(), _quiet_lightning(), torch.random.fork_rng(devices=[]):
         trainer = Trainer(
@@ -117,11 +112,22 @@ def fit(
         except SystemExit as error:
             # What Lightning makes of a signal before we listen, or of a second Ctrl-C.
             raise keeper.interruption or interruption_by("a signal") from error
-        except RuntimeError as error:
-            # A signal to all processes ends the workers, too, and that can be heard of first.
-            if keeper.interruption is None:
-                raise
-            raise keeper.interruption from error
+        except torch.OutOfMemoryError as error:
+            raise QpannotError(
+                f"The memory of the GPU does not suffice for {recipe.training.batch_size} patches "
+                f"of {recipe.patches.size_px} px at a time.",
+                hint="Set a smaller training.batch_size, or end what else uses the GPU.",
+            ) from error
+        except (OSError, EOFError, RuntimeError) as error:
+            # A signal to all processes can be heard of first by what it ends.
+            if keeper.interruption is not None:
+                raise keeper.interruption from error
+            # torch has no exception of its own for a worker that ended, and may first miss what
+            # that was about to hand over.
+            is_of_worker = str(error).startswith("DataLoader worker")
+            if workers and (is_of_worker or not isinstance(error, RuntimeError)):
+                raise _worker_ended(error) from error
+            raise
     return keeper.kept
 
 
@@ -164,26 +170,40 @@ def precision_of(settings: TrainingSettings, *, uses_gpu: bool) -> Precision:
     return settings.precision
 
 
-def _make_clusters(run: Run, file: Path, workers: int) -> None:
+def _make_clusters(run: Run, file: Path, workers: int, show: ShowProgress) -> None:
     if file.exists():
         return
     settings = run.recipe.clusters
-    logger.info("Fitting %s clusters to %s batches of patches", settings.k, settings.batches)
     sampler = EpochSampler(
         run.train,
         batch_size=settings.batch_size,
         batches=settings.batches,
         seed=run.recipe.training.seed,
     )
+
+    def batches() -> Iterator[Tensor]:
+        for done, batch in enumerate(PatchLoader(sampler, run.openers, workers=workers)):
+            show(Progress("Clustering patches", done, settings.batches, f"{settings.k} clusters"))
+            yield batch.pixels
+
     model = fit_clusters(
-        (batch.pixels for batch in PatchLoader(sampler, run.openers, workers=workers)),
+        batches(),
         settings,
-        weights=settings.weights,
         seed=run.recipe.training.seed,
         device="cuda" if run.uses_gpu else "cpu",
     )
     file.parent.mkdir(parents=True, exist_ok=True)
     save_clusters(file, model)
+
+
+def _worker_ended(error: Exception) -> QpannotError:
+    reason = str(error).strip().split("\n")[0].rstrip(".")
+    return QpannotError(
+        f"A process that reads patches ended before its time ({reason}).",
+        hint="Mostly the memory did not suffice (in a container also its shared memory, which "
+        "--shm-size sets). Set fewer training.workers, or 0, and run the command again; it goes "
+        "on where it was.",
+    )
 
 
 @contextmanager

@@ -20,11 +20,11 @@ from qpannot.errors import QpannotError
 from qpannot.recipe.settings import TrainingSettings
 from qpannot.torchvision_import import import_torchvision
 from qpannot.training.checkpoints import LAST, MIDDLE, Kept, add_own, own_of
-from qpannot.training.curves import Row, TensorBoard, write_curves
+from qpannot.training.curves import Row, TensorBoard, best_of, write_curves
 from qpannot.training.data import PatchData
 from qpannot.training.identity import Identity
 from qpannot.training.metrics import Tally
-from qpannot.training.progress import Clock, Progress, ShowProgress
+from qpannot.training.progress import Clock, Progress, ShowProgress, describe_epoch
 from qpannot.training.task import PatchTask
 
 import_torchvision()  # before lightning, which imports it by itself
@@ -69,11 +69,6 @@ class Diverged(QpannotError):
         self.epoch = epoch
         self.kept = kept
         super().__init__(f"The loss is no finite number any more, in epoch {epoch}.", hint=hint)
-
-
-def best_of(rows: Sequence[Row]) -> Row | None:
-    """Return the epoch of the lowest validation loss, the first of them."""
-    return min(rows, key=lambda row: row["validation.loss"], default=None)
 
 
 def why_to_stop(rows: Sequence[Row], settings: TrainingSettings) -> Stop | None:
@@ -266,20 +261,10 @@ class Keeper(Checkpoint):
         done, total = (epoch - 1) * batches + batch, self.settings.epochs * batches
         if self._clock is None:
             self._clock = Clock(done)
-        best = best_of(self.kept.rows)
-        self.show(
-            Progress(
-                epoch=epoch,
-                epochs=self.settings.epochs,
-                batch=batch,
-                batches=batches,
-                loss=loss,
-                validation_loss=self.kept.rows[-1]["validation.loss"] if self.kept.rows else None,
-                best_loss=best["validation.loss"] if best else None,
-                best_epoch=int(best["epoch"]) if best else None,
-                seconds_left=self._clock.seconds_left(done, total),
-            )
+        text = describe_epoch(
+            epoch, self.settings.epochs, loss, self.kept.rows, self._clock.seconds_left(done, total)
         )
+        self.show(Progress("Training", done, total, text, ends_epoch=batch == batches))
 
 
 @contextmanager

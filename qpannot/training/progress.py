@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+from qpannot.training.curves import Row, best_of
 
 
 @dataclass(frozen=True)
@@ -13,59 +15,63 @@ class Progress:
 
     Parameters
     ----------
-    epoch, epochs
-        The one that runs, from 1, and how many there are.
-    batch, batches
-        Of the epoch, validation included; of one process where there are several.
-    loss
-        Mean of the epoch so far.
-    validation_loss
-        Of the last epoch that was validated.
-    best_loss, best_epoch
-        The lowest validation loss, and when that was.
-    seconds_left
-        If it goes on as fast, and no early stop comes.
+    stage
+        ``Clustering patches`` or ``Training``.
+    done, total
+        Batches of the stage, those of validation included; of one process where there are several.
+    text
+        In words: the epoch, its loss, the validation's, and the time left.
+    ends_epoch
+        Whether an epoch was just finished: what is worth a line where there is no terminal.
     """
 
-    epoch: int
-    epochs: int
-    batch: int
-    batches: int
-    loss: float | None
-    validation_loss: float | None
-    best_loss: float | None
-    best_epoch: int | None
-    seconds_left: float | None
-
-    @property
-    def ends_epoch(self) -> bool:
-        """Whether an epoch was just finished: what is worth a line where there is no terminal."""
-        return self.batch == self.batches
-
-    @property
-    def done(self) -> int:
-        """Batches of all epochs that are done."""
-        return (self.epoch - 1) * self.batches + self.batch
-
-    @property
-    def total(self) -> int:
-        """Batches of all epochs."""
-        return self.epochs * self.batches
+    stage: str
+    done: int
+    total: int
+    text: str
+    ends_epoch: bool = False
 
     def __str__(self) -> str:
-        parts = [f"epoch {self.epoch}/{self.epochs}"]
-        if self.loss is not None:
-            parts.append(f"loss {self.loss:.4f}")
-        if self.validation_loss is not None:
-            parts.append(f"validation {self.validation_loss:.4f}")
-        if self.best_loss is not None and self.best_epoch != self.epoch:
-            parts.append(f"best {self.best_loss:.4f} in epoch {self.best_epoch}")
-        if self.seconds_left:
-            parts.append(f"{duration(self.seconds_left)} left")
-        return ", ".join(parts)
+        return self.text
 
 
 ShowProgress = Callable[[Progress], None]
+
+
+def show_nothing(progress: Progress) -> None:
+    """Show no progress."""
+
+
+def describe_epoch(
+    epoch: int,
+    epochs: int,
+    loss: float | None,
+    rows: Sequence[Row],
+    seconds_left: float | None,
+) -> str:
+    """Return in words how far an epoch is.
+
+    Parameters
+    ----------
+    epoch
+        From 1.
+    loss
+        Mean of the epoch so far; None while it is validated.
+    rows
+        The epochs that are over.
+    seconds_left
+        If it goes on as fast, and no early stop comes.
+    """
+    parts = [f"epoch {epoch}/{epochs}"]
+    if loss is not None:
+        parts.append(f"loss {loss:.4f}")
+    if best := best_of(rows):
+        parts.append(f"validation {rows[-1]['validation.loss']:.4f}")
+        if best["epoch"] != epoch:
+            parts.append(f"best {best['validation.loss']:.4f} in epoch {best['epoch']}")
+    if seconds_left:
+        parts.append(f"{duration(seconds_left)} left")
+    return ", ".join(parts)
 
 
 def duration(seconds: float) -> str:

@@ -22,19 +22,18 @@ from qpannot.sampling import (
     describe_patches,
 )
 from qpannot.training.checkpoints import Kept, find_checkpoint
-from qpannot.training.curves import Row, write_curves
-from qpannot.training.fitting import Run, empty_network, fit, precision_of, show_nothing
+from qpannot.training.curves import Row, best_of, write_curves
+from qpannot.training.fitting import Run, empty_network, fit, precision_of
 from qpannot.training.identity import key_of, run_identity
 from qpannot.training.keeper import (
     CHECKPOINTS,
     CURVES,
     Diverged,
     Stop,
-    best_of,
     why_to_stop,
 )
 from qpannot.training.processes import find_place, other_processes
-from qpannot.training.progress import ShowProgress
+from qpannot.training.progress import ShowProgress, show_nothing
 
 logger = logging.getLogger(__name__)
 
@@ -116,8 +115,9 @@ def train_patch_network(
     folder
         Of this training alone: gets ``model``, ``curves.csv``, ``tensorboard``, ``checkpoints``.
     start_from
-        The last round's model, of which the weights are taken if ``training.start`` says so and
-        the recipe still means the same network.
+        The last round's model, of which the weights are taken if ``training.start`` says so. Where
+        the recipe means another network, other classes or other patches by now, a warning says
+        so, and ``network.weights`` are taken instead.
     round
         The round of the loop, for the bundle.
     progress
@@ -133,14 +133,14 @@ def train_patch_network(
     TrainingInterrupted
         It was asked to stop.
     QpannotError
-        A class has no patches, no slide can be read, the loss is no number any more, the disk is
-        full, or there is already a model of other settings.
+        A class has no patches, no slide can be read, weights cannot be had, the loss is no number
+        any more, the memory or the disk is full, or there is already a model of other settings.
     """
     uses_gpu = _uses_gpu(device)
     precision_of(recipe.training, uses_gpu=uses_gpu)
     train, validation = _trees(tables, metadata, parts, recipe)
     start = start_from if recipe.training.start == "last" else None
-    if start is not None and not _continues(start, train, recipe):
+    if start is not None and not _continues(start, train.classes, recipe):
         start = None
     sha256 = start.card.weights_sha256 if start else None
     identity = run_identity(train, validation, recipe, start=sha256)
@@ -242,18 +242,26 @@ def _trees(
     )
 
 
-def _continues(start: Bundle, train: PatchTree, recipe: Recipe) -> bool:
+def _continues(start: Bundle, classes: tuple[str, ...], recipe: Recipe) -> bool:
     """Tell whether a model can be gone on from; the dropout may be another."""
-    old, new = start.network.architecture, empty_network(recipe, train).architecture
-    if old.model_copy(update={"dropout": new.dropout}) == new:
-        return True
-    logger.warning(
-        "The model %s is of another network or other classes than the recipe's; training starts "
-        "from network.weights (%s).",
-        start.folder,
-        recipe.network.weights,
-    )
-    return False
+    old = start.card.architecture
+    pairs: dict[str, tuple[object, object]] = {
+        "network.encoder": (old.encoder, recipe.network.encoder),
+        "network.hidden_units": (old.hidden_units, recipe.network.hidden_units),
+        "the classes": (", ".join(old.classes), ", ".join(classes)),
+        "patches.size_px": (old.size_px, recipe.patches.size_px),
+        "patches.mpp": (start.card.mpp, recipe.patches.mpp),
+    }
+    differing = [f"{key} ({was}, now {now})" for key, (was, now) in pairs.items() if was != now]
+    if differing:
+        logger.warning(
+            "The model %s differs from the recipe in %s. Training starts from network.weights "
+            "(%s) instead.",
+            start.folder,
+            " and ".join(differing),
+            recipe.network.weights or "null",
+        )
+    return not differing
 
 
 def _new_network(run: Run, start: Bundle | None) -> PatchNetwork:

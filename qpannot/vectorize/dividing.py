@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import shapely
 
+from qpannot.vectorize.clipping import parts_within
 from qpannot.vectorize.settling import DECIMALS
 
 
@@ -41,11 +42,6 @@ def divided(polygon: shapely.Polygon, max_vertices: int) -> list[shapely.Polygon
     )
     parts = []
     for box in halves[axis]:
-        half = shapely.intersection(polygon, box)
-        half = shapely.transform(half, lambda xy: np.round(xy, DECIMALS))
-        if not half.is_valid:
-            half = shapely.make_valid(half, method="structure")
-        for part in shapely.get_parts(half):
-            if part.geom_type == "Polygon" and part.area > 0:
-                parts += divided(part, max_vertices)
+        for part in parts_within(polygon, box):
+            parts += divided(part, max_vertices)
     return parts

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import shapely
 from numpy.typing import NDArray
+from shapely.geometry.base import BaseGeometry
 
 from qpannot.affine import Affine
 from qpannot.geometry import Mpp
 from qpannot.recipe.settings import OutlineSettings
 from qpannot.vectorize.arcs import cut, junctions
 from qpannot.vectorize.cleaning import cleaned
+from qpannot.vectorize.clipping import clipped
 from qpannot.vectorize.dividing import divided
 from qpannot.vectorize.runs import Runs, components, row_blocks, runs_of
 from qpannot.vectorize.settling import settled_polygons
@@ -53,6 +55,8 @@ def outlines_of(
     mpp: Mpp,
     classes: Sequence[str | None],
     settings: OutlineSettings,
+    *,
+    within: Sequence[BaseGeometry] | None = None,
 ) -> list[Outline]:
     """Return the areas in which a class is probable (AN2, H2G-Net sec. 2.1).
 
@@ -74,6 +78,9 @@ def outlines_of(
         rest does not hide a class if the threshold is below one half.
     settings
         The numbers of the method.
+    within
+        Areas in full-resolution pixels at which outlines end: the tissue, whose border is known
+        far more finely than a heatmap shows it. None: they end where the heatmap says.
 
     Returns
     -------
@@ -92,7 +99,7 @@ def outlines_of(
     if len(classes) != probabilities.shape[2]:
         raise ValueError(f"{probabilities.shape[2]} channels, but {len(classes)} classes")
     labels = label(probabilities, classes, settings.threshold)
-    return _outlines(labels, probabilities, affine, mpp, classes, settings)
+    return _outlines(labels, probabilities, affine, mpp, classes, settings, within)
 
 
 def outlines_of_labels(
@@ -143,6 +150,7 @@ def _outlines(
     mpp: Mpp,
     classes: Sequence[str | None],
     settings: OutlineSettings,
+    within: Sequence[BaseGeometry] | None = None,
 ) -> list[Outline]:
     labels = cleaned(labels, affine.pixel_um(mpp), settings)
     runs = runs_of(labels)
@@ -164,6 +172,10 @@ def _outlines(
         if probabilities is None
         else _mean_probabilities(probabilities, runs, component, n)
     )
+    if within is not None:
+        area = shapely.union_all(within)
+        polygons, own = clipped(polygons, area, settings.min_area_um2 / (mpp.x * mpp.y))
+        values, scores = values[own], scores[own]
     order = np.lexsort((-shapely.area(polygons), values))
     outlines = []
     for index in order.tolist():

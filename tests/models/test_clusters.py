@@ -21,7 +21,7 @@ from qpannot.models import (
 )
 from qpannot.recipe.settings import ClusterSettings
 
-SETTINGS = ClusterSettings(batches=6, batch_size=4, k=3)
+SETTINGS = ClusterSettings(batches=6, batch_size=4, k=3, weights=None)
 
 
 def looks(kind: int, generator: torch.Generator, count: int = 4) -> torch.Tensor:
@@ -44,7 +44,7 @@ def batches() -> list[torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def model(batches: list[torch.Tensor]) -> ClusterModel:
-    return fit_clusters(batches, SETTINGS, weights=None, seed=1)
+    return fit_clusters(batches, SETTINGS, seed=1)
 
 
 def test_patches_that_look_alike_share_a_cluster(model: ClusterModel) -> None:
@@ -70,13 +70,13 @@ def test_the_frozen_clusters_are_scikit_learns(
 
 def test_all_of_the_variance_can_be_kept(batches: list[torch.Tensor]) -> None:
     settings = SETTINGS.model_copy(update={"variance": 1.0, "batches": 2})
-    model = fit_clusters(batches, settings, weights=None)
+    model = fit_clusters(batches, settings)
     assert model.components.shape == (8, 512)
 
 
 def test_no_more_batches_are_drawn_than_the_recipe_says(batches: list[torch.Tensor]) -> None:
     stream = iter(batches)
-    fit_clusters(stream, SETTINGS.model_copy(update={"batches": 2}), weights=None)
+    fit_clusters(stream, SETTINGS.model_copy(update={"batches": 2}))
     assert len(list(stream)) == 4
 
 
@@ -86,7 +86,7 @@ def test_the_same_seed_gives_the_same_clusters_and_leaves_torchs_alone(
     torch.manual_seed(4)
     expected = torch.rand(3)
     torch.manual_seed(4)
-    again = fit_clusters(batches, SETTINGS, weights=None, seed=1)
+    again = fit_clusters(batches, SETTINGS, seed=1)
     assert torch.equal(torch.rand(3), expected)
     torch.testing.assert_close(again.centres, model.centres)
 
@@ -133,7 +133,7 @@ def test_clusters_survive_being_saved(
 
 def test_fewer_patches_than_clusters_are_an_error(batches: list[torch.Tensor]) -> None:
     with pytest.raises(QpannotError, match="2 patches cannot be divided into 3") as caught:
-        fit_clusters([batches[0][:2]], SETTINGS, weights=None)
+        fit_clusters([batches[0][:2]], SETTINGS)
     assert "clusters.k" in str(caught.value.hint)
 
 

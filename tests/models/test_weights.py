@@ -309,9 +309,9 @@ def test_the_weights_of_a_whole_patch_network_give_its_encoder(tmp_path: Path) -
 
 
 def test_the_message_names_the_setting_the_weights_come_from(tmp_path: Path) -> None:
-    settings = ClusterSettings()
+    settings = ClusterSettings(weights=str(tmp_path / "none.pth"))
     with pytest.raises(QpannotError, match="no file of weights") as caught:
-        fit_clusters([], settings, weights=tmp_path / "none.pth")
+        fit_clusters([], settings)
     assert "Set clusters.weights to" in str(caught.value.hint)
 
 

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import logging
+import multiprocessing
 import os
 import shutil
 import signal
@@ -11,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import huggingface_hub
 import pytest
 import torch
 
@@ -33,6 +36,9 @@ if TYPE_CHECKING:
     from tests.training.conftest import Study
 
 MakeRecipe = Callable[..., Recipe]
+
+BATCHES = 6 + 3
+"""Of an epoch of the small recipe, validation included."""
 
 
 @pytest.fixture(autouse=True)
@@ -68,11 +74,17 @@ def whole(
     return folder
 
 
+def place_of(progress: Progress) -> tuple[int, int]:
+    """The epoch and the batch of it, validation included, both from 1."""
+    epoch, batch = divmod(progress.done - 1, BATCHES)
+    return epoch + 1, batch + 1
+
+
 def stop_at(epoch: int, batch: int, number: signal.Signals) -> Callable[[Progress], None]:
     """Have a signal come when a training is there."""
 
     def show(progress: Progress) -> None:
-        if (progress.epoch, progress.batch) == (epoch, batch):
+        if progress.stage == "Training" and place_of(progress) == (epoch, batch):
             signal.raise_signal(number)
 
     return show
@@ -138,14 +150,19 @@ def test_progress_tells_losses_and_what_is_left(
     told: list[Progress] = []
     train(study, recipe_of(epochs=2), tmp_path / "run", progress=told.append)
     assert [progress.done for progress in told] == list(range(1, 2 * (6 + 3) + 1))
-    ends = [progress for progress in told if progress.ends_epoch]
-    assert [progress.epoch for progress in ends] == [1, 2]
-    last = curve(tmp_path / "run")[-1]
-    assert ends[-1].validation_loss == float(last["validation.loss"])
-    assert ends[-1].loss == float(last["train.loss"])
-    assert ends[-1].seconds_left == 0
-    assert told[5].seconds_left
-    assert str(ends[-1]).startswith(f"epoch 2/2, loss {float(last['train.loss']):.4f}, validation ")
+    assert {(progress.stage, progress.total) for progress in told} == {("Training", 2 * BATCHES)}
+    assert [progress.done for progress in told if progress.ends_epoch] == [BATCHES, 2 * BATCHES]
+    first, last = (
+        {key: float(row[f"{key}.loss"]) for key in ("train", "validation")}
+        for row in curve(tmp_path / "run")
+    )
+    assert told[5].text.startswith("epoch 1/2, loss ")
+    assert told[5].text.endswith(" left")
+    while_validating = f"epoch 2/2, validation {first['validation']:.4f}, best "
+    assert told[BATCHES + 6].text.startswith(while_validating)
+    at_the_end = f"epoch 2/2, loss {last['train']:.4f}, validation {last['validation']:.4f}"
+    assert told[-1].text.startswith(at_the_end)
+    assert "left" not in told[-1].text
 
 
 def test_training_says_nothing_by_itself_and_writes_nowhere_else(
@@ -212,7 +229,7 @@ def test_a_training_that_was_asked_to_stop_goes_on_as_if_nothing_had_happened(
     result = train(study, recipe_of(), folder, progress=told.append)
     assert result.resumed_after == (epoch if batch == 9 else epoch - 1)
     if batch < 5:  # in the middle of the epoch, and not at its start
-        assert told[0].batch == batch + 2
+        assert place_of(told[0]) == (epoch, batch + 2)
     assert_same_training(folder, whole)
     assert not (folder / "checkpoints" / "middle.ckpt").exists()
 
@@ -230,14 +247,14 @@ def test_a_long_epoch_is_saved_in_between(
         """A power failure, as far as a training can tell."""
 
     def show(progress: Progress) -> None:
-        if (progress.epoch, progress.batch) == (2, 4):
+        if place_of(progress) == (2, 4):
             raise PulledOutError
 
     with pytest.raises(PulledOutError):
         train(study, recipe_of(), tmp_path / "run", progress=show)
     told: list[Progress] = []
     train(study, recipe_of(), tmp_path / "run", progress=told.append)
-    assert (told[0].epoch, told[0].batch) == (2, 5)
+    assert place_of(told[0]) == (2, 5)
     assert_same_training(tmp_path / "run", whole)
 
 
@@ -249,12 +266,17 @@ from conftest import Study
 from qpannot.recipe import Recipe
 from qpannot.training import train_patch_network
 
-slides, recipe, folder = sys.argv[2:]
-study = Study(Path(slides))
-train_patch_network(
-    study.tables, {}, study.openers, study.parts, Recipe.model_validate_json(recipe), Path(folder),
-    progress=lambda progress: progress.ends_epoch and print(progress.epoch, flush=True),
-)
+slides, recipe, folder, shown = sys.argv[2:]
+
+def show(progress):
+    if shown == "each" or progress.ends_epoch:
+        print(progress.text, flush=True)
+
+if __name__ == "__main__":
+    study, recipe = Study(Path(slides)), Recipe.model_validate_json(recipe)
+    train_patch_network(
+        study.tables, {}, study.openers, study.parts, recipe, Path(folder), progress=show
+    )
 """
 
 
@@ -265,10 +287,11 @@ def test_a_training_that_was_killed_goes_on_after_its_last_epoch(
     recipe = recipe_of(epochs=60)
     here = str(Path(__file__).parent)
     told = [str(study.slides), recipe.model_dump_json(), str(tmp_path / "run")]
-    command = [sys.executable, "-c", CHILD, here, *told]
+    command = [sys.executable, "-c", CHILD, here, *told, "epochs"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout
-        assert [child.stdout.readline() for _ in range(2)] == ["1\n", "2\n"]
+        assert "epoch 1/60" in child.stdout.readline()
+        assert "epoch 2/60" in child.stdout.readline()
         child.kill()
     assert child.returncode == -signal.SIGKILL
     shorter = recipe_of(epochs=len(curve(tmp_path / "run")) + 2)
@@ -276,6 +299,29 @@ def test_a_training_that_was_killed_goes_on_after_its_last_epoch(
     assert result.resumed_after >= 2
     train(study, shorter, tmp_path / "whole")
     assert_same_training(tmp_path / "run", tmp_path / "whole")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a signal to a group of processes")
+def test_ctrl_c_in_a_terminal_reaches_the_workers_too_and_nothing_is_lost(
+    study: Study, recipe_of: MakeRecipe, tmp_path: Path
+) -> None:
+    recipe = recipe_of(epochs=1, train_batches=2_000, workers=1)
+    here = str(Path(__file__).parent)
+    told = [str(study.slides), recipe.model_dump_json(), str(tmp_path / "run")]
+    with subprocess.Popen(
+        [sys.executable, "-c", CHILD, here, *told, "each"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as child:
+        assert child.stdout
+        assert child.stderr
+        assert "epoch 1/1" in child.stdout.readline()
+        os.killpg(child.pid, signal.SIGINT)
+        last_words = child.stderr.read().strip().splitlines()
+    assert last_words[-2].endswith("TrainingInterrupted: The training was stopped by SIGINT.")
+    assert (tmp_path / "run" / "checkpoints" / "middle.ckpt").exists()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows does not limit the size of files")
@@ -403,25 +449,38 @@ def test_a_round_goes_on_from_the_last_model_or_from_scratch(
     assert_same_training(tmp_path / "scratch", tmp_path / "first")
 
 
-def test_a_last_model_of_other_classes_is_not_gone_on_from(
+def test_a_last_model_of_another_network_or_other_classes_is_not_gone_on_from(
     study: Study,
     recipe_of: MakeRecipe,
     whole: Path,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    other = recipe_of(epochs=1)
-    network = other.network.model_copy(update={"hidden_units": 8})
-    other = other.model_copy(update={"network": network})
-    train(study, other, tmp_path / "run", start_from=load_bundle(whole / "model"))
-    assert "is of another network or other classes" in caplog.text
+    recipe = recipe_of(epochs=1)
+    network = recipe.network.model_copy(update={"hidden_units": 8})
+    labels = recipe.labels.model_copy(update={"classes": ("Cancer",)})
+    other = recipe.model_copy(update={"network": network, "labels": labels})
+    classes = ("Non-tumor", "Cancer")
+    study.tables = {
+        name: dataclasses.replace(table, classes=classes) for name, table in study.tables.items()
+    }
+    last = load_bundle(whole / "model")
+    result = train(study, other, tmp_path / "run", start_from=last)
+    assert "network.hidden_units (16, now 8) and the classes (Non-tumor, Tumor, now" in caplog.text
+    assert "Training starts from network.weights (null) instead" in caplog.text
+    assert load_bundle(result.bundle).card.architecture.classes == classes
+    train(study, other, tmp_path / "fresh")
+    assert_same_training(tmp_path / "run", tmp_path / "fresh")
 
 
 def test_the_cluster_weighted_loss_trains_and_resumes(
     study: Study, recipe_of: MakeRecipe, whole: Path, tmp_path: Path
 ) -> None:
     recipe = recipe_of(epochs=2, loss="cluster_weighted")
-    train(study, recipe, tmp_path / "whole")
+    told: list[Progress] = []
+    train(study, recipe, tmp_path / "whole", progress=told.append)
+    of_clusters = [progress.done for progress in told if progress.stage == "Clustering patches"]
+    assert of_clusters == [0, 1]
     assert curve(tmp_path / "whole")[0]["train.loss"] != curve(whole)[0]["train.loss"]
     (clusters,) = (tmp_path / "whole").glob("clusters-*.safetensors")
     saved = (tmp_path / "whole" / "checkpoints" / "last.ckpt").stat().st_size
@@ -520,6 +579,50 @@ def test_what_this_machine_cannot_do_is_an_error_before_anything_is_read(
     if not torch.cuda.is_available():
         with pytest.raises(UsageError, match="no GPU"):
             train(study, recipe_of(), tmp_path / "run", device="cuda")
+
+
+@pytest.mark.parametrize("what", ["network", "clusters"])
+def test_weights_that_cannot_be_had_are_told_before_anything_is_written(
+    study: Study, recipe_of: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    recipe = recipe_of(loss="cluster_weighted")
+    settings = {"weights": "imagenet" if what == "network" else str(tmp_path / "vgg16.pth")}
+    if what == "network":
+        settings["encoder"] = "resnet10t"
+    section = getattr(recipe, what).model_copy(update=settings)
+    with pytest.raises(QpannotError) as caught:
+        train(study, recipe.model_copy(update={what: section}), tmp_path / "run")
+    assert f"{what}.weights" in str(caught.value.hint)
+    assert not list(tmp_path.rglob("*.*"))
+
+
+def test_a_worker_that_is_killed_is_told_of_and_the_training_goes_on_with_fewer(
+    study: Study, recipe_of: MakeRecipe, whole: Path, tmp_path: Path
+) -> None:
+    def kill_workers(progress: Progress) -> None:
+        if place_of(progress) == (2, 1):
+            for worker in multiprocessing.active_children():
+                worker.kill()
+
+    with pytest.raises(QpannotError, match="reads patches ended") as caught:
+        train(study, recipe_of(workers=1), tmp_path / "run", progress=kill_workers)
+    assert "training.workers" in str(caught.value.hint)
+    assert train(study, recipe_of(), tmp_path / "run").resumed_after == 1
+    assert_same_training(tmp_path / "run", whole)
+
+
+def test_a_gpu_with_too_little_memory_is_told_with_what_to_set(
+    study: Study, recipe_of: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: PatchTask, batch: object, batch_idx: int) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(PatchTask, "training_step", full)
+    with pytest.raises(QpannotError, match="8 patches of 32 px at a time") as caught:
+        train(study, recipe_of(), tmp_path / "run")
+    assert "smaller training.batch_size" in str(caught.value.hint)
 
 
 def test_bf16_trains_on_a_processor(study: Study, recipe_of: MakeRecipe, tmp_path: Path) -> None:

@@ -1,0 +1,189 @@
+"""Training and prediction by themselves: for a project that is only read."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from qpannot.bootstrap.learning import gather, held_out, scores_of, shown
+from qpannot.bootstrap.ledger import Ledger
+from qpannot.bootstrap.predicting import heatmaps_of, openers_of
+from qpannot.bootstrap.records import Score
+from qpannot.bootstrap.scoring import outlines_in
+from qpannot.bootstrap.states import survey
+from qpannot.bootstrap.truth import Failures, lessons_of
+from qpannot.bootstrap.work import Work
+from qpannot.console import Each, silent
+from qpannot.errors import QpannotError
+from qpannot.geometry import Mpp
+from qpannot.heatmap import load_heatmap
+from qpannot.models import load_bundle
+from qpannot.qupath import Annotation, PathClass, Project, ProjectImage
+from qpannot.qupath.geojson.writing import write_geojson
+from qpannot.recipe import Recipe
+from qpannot.sampling import Part, split_slides
+from qpannot.training import TrainingResult, train_patch_network
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training of its own gave.
+
+    Parameters
+    ----------
+    slides
+        Names of the slides of each part: train, validation, test.
+    scores
+        By name, on the slides the model was not fitted to.
+    failed
+        Slides that could not be read.
+    """
+
+    trained: TrainingResult
+    slides: Mapping[str, list[str]]
+    scores: Mapping[str, Score]
+    failed: Failures
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What was predicted of one image.
+
+    Parameters
+    ----------
+    heatmap, outlines
+        The files: OME-TIFF and GeoJSON.
+    area_mm2
+        Of each class that was found.
+    """
+
+    image: ProjectImage
+    heatmap: Path
+    outlines: Path
+    area_mm2: Mapping[str, float]
+
+
+def train_alone(
+    project: Project,
+    recipe: Recipe,
+    folder: Path,
+    *,
+    start: Path | None = None,
+    mpp: Mpp | None = None,
+    each: Each = silent,
+) -> Trained:
+    """Train a network on the reviewed slides of a project, and judge it on those held out.
+
+    Slides keep the parts that the loop gave them. Repeated, it goes on where it was.
+
+    Parameters
+    ----------
+    folder
+        Of the training alone; made where it is missing.
+    start
+        A model to go on from.
+    mpp
+        Resolution of slides of which neither the project nor the file tells it.
+    each
+        Told of the stage, what is worked on, how much is done, and how much there is.
+
+    Raises
+    ------
+    QpannotError
+        There is too little to learn from, or the training failed; it says what to do.
+    """
+    ledger = Ledger.of(project)
+    work = Work(project, ledger, recipe, mpp, each)
+    bundle = load_bundle(start) if start else None
+    lessons, failed = lessons_of(survey(project, ledger, each), ledger)
+    material = gather(work, lessons, folder / "patches")
+    parts = split_slides(material.metadata, recipe.split, ledger.parts())
+    trained = train_patch_network(
+        material.tables,
+        material.metadata,
+        material.openers,
+        parts,
+        recipe,
+        folder,
+        start_from=bundle,
+        progress=shown(each),
+    )
+    judged = held_out(lessons, parts, material)
+    scores = scores_of(
+        work, load_bundle(trained.bundle), folder / "heatmaps", judged, material
+    )
+    names = {lesson.image.id: lesson.image.name for lesson in lessons}
+    return Trained(
+        trained,
+        {part.value: [names[key] for key, own in parts.items() if own is part] for part in Part},
+        {names[key]: found for key, found in scores.items()},
+        [*failed, *material.failed],
+    )
+
+
+def predict_alone(
+    project: Project,
+    images: Sequence[ProjectImage],
+    recipe: Recipe,
+    folder: Path,
+    *,
+    model: Path | None = None,
+    mpp: Mpp | None = None,
+    each: Each = silent,
+) -> tuple[list[Predicted], Failures]:
+    """Write heatmaps of images, and their outlines as GeoJSON. Repeated, it goes on where it was.
+
+    Parameters
+    ----------
+    folder
+        Gets ``<ID>.ome.tif`` and ``<ID>.geojson``; made where it is missing.
+    model
+        The folder of a bundle; by default the model that the project keeps.
+    mpp, each
+        As for `train_alone`.
+
+    Raises
+    ------
+    QpannotError
+        There is no such model.
+    """
+    ledger = Ledger.of(project)
+    kept = ledger.kept_model()
+    if model is None and kept is None:
+        raise QpannotError(
+            f"{project.path}: no model has been trained on this project.",
+            hint="Name one with --model, or train one: qpannot bootstrap, qpannot train",
+        )
+    work = Work(project, ledger, recipe, mpp, each)
+    bundle = load_bundle(model or ledger.model_folder(kept or ""))
+    openers, failed = openers_of(work, images)
+    heatmaps, not_predicted = heatmaps_of(work, "Predicting", bundle, folder, openers)
+    known = {each.name: each for each in project.classes}
+    predicted: list[Predicted] = []
+    for image in images:
+        if image.id not in heatmaps:
+            continue
+        path = heatmaps[image.id]
+        heatmap = load_heatmap(path)
+        with openers[image.id]() as slide:
+            outlines = outlines_in(heatmap, slide, recipe)
+        pixel_mm2 = heatmap.mpp.x * heatmap.mpp.y / 1e6
+        areas: dict[str, float] = defaultdict(float)
+        for outline in outlines:
+            areas[outline.class_name] += outline.polygon.area * pixel_mm2
+        target = path.with_name(path.name.removesuffix(".ome.tif") + ".geojson")
+        write_geojson(
+            target,
+            [
+                Annotation(
+                    outline.polygon,
+                    path_class=known.get(outline.class_name, PathClass(outline.class_name)),
+                    measurements={"Probability": outline.score},
+                )
+                for outline in outlines
+            ],
+        )
+        predicted.append(Predicted(image, path, target, dict(areas)))
+    return predicted, [*failed, *not_predicted]

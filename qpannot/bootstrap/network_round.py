@@ -1,0 +1,181 @@
+"""The second half of a round with a network: which slides next, and its proposals (AN2)."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from qpannot.bootstrap.acquisition import Candidate, Ranked, rank
+from qpannot.bootstrap.outcome import Outcome
+from qpannot.bootstrap.predicting import heatmaps_of, openers_of
+from qpannot.bootstrap.proposing import PROPOSABLE, Findings, Found, Round
+from qpannot.bootstrap.scoring import outlines_in
+from qpannot.bootstrap.states import ImageStatus, State
+from qpannot.bootstrap.work import Work
+from qpannot.heatmap import Heatmap, load_heatmap
+from qpannot.linking import open_image
+from qpannot.models import load_bundle
+from qpannot.qupath import ProjectImage
+from qpannot.qupath.proposals import Origin
+from qpannot.sampling import Opener
+
+
+class NetworkRound:
+    """Proposals by the model that is kept.
+
+    Parameters
+    ----------
+    number
+        Of the round.
+    model
+        What the model is called in the ledger.
+    """
+
+    def __init__(self, work: Work, number: int, model: str) -> None:
+        self.work = work
+        self.model = model
+        self.bundle = load_bundle(work.ledger.model_folder(model))
+        card, recipe = self.bundle.card, work.recipe
+        self.origin = Origin(
+            round=number, method=f"AN2: {card.architecture.encoder}", model=model
+        )
+        settings: dict[str, Any] = {
+            "model": card.weights_sha256,
+            "heatmap": recipe.heatmap.model_dump(mode="json", exclude={"batch_size"}),
+            "outlines": recipe.outlines.model_dump(mode="json"),
+            "tissue": recipe.tissue.model_dump(mode="json"),
+        }
+        self.settings = settings
+        self.round = Round(
+            work.project,
+            work.ledger,
+            recipe,
+            number=number,
+            method=self.origin.method,
+            settings=settings,
+        )
+        self._heatmaps: dict[str, Path] = {}
+
+    def targets(
+        self, statuses: Sequence[ImageStatus], asked: Collection[str] | None
+    ) -> list[ImageStatus]:
+        """Return the images that may be proposed for.
+
+        Those without annotations, and those with proposals of another model that nobody touched;
+        where a person deleted the proposals, or this model found nothing, there are no others.
+
+        Parameters
+        ----------
+        asked
+            The IDs of images a person asked for: all of these that hold nobody's work.
+        """
+        found = [each for each in statuses if each.state in PROPOSABLE and not each.error]
+        if asked is not None:
+            return [status for status in found if status.image.id in asked]
+        return [status for status in found if self._is_open(status)]
+
+    def _is_open(self, status: ImageStatus) -> bool:
+        record = self.work.ledger.image(status.image.id, status.image.name)
+        if status.state is State.PROPOSED:
+            is_touched = status.seen is not None and status.seen.touched
+            return not is_touched and not any(
+                kept.model == self.model for kept in record.standing
+            )
+        nothing = record.nothing_found
+        return not status.rejected and (nothing is None or nothing["settings"] != self.settings)
+
+    def propose(
+        self,
+        targets: Sequence[ImageStatus],
+        n_waiting: int,
+        outcome: Outcome,
+        *,
+        limited: bool = True,
+    ) -> list[Ranked]:
+        """Propose for the slides that teach most, and return all that were ranked.
+
+        Those that wait with an older proposal come first; the others as far as the recipe lets
+        slides wait for a person at one time.
+
+        Parameters
+        ----------
+        n_waiting
+            Slides that wait for a person, of ``targets`` or not.
+        limited
+            Whether the recipe's limit holds.
+        """
+        recipe = self.work.recipe
+        limit = recipe.round.slides if limited else None
+        openers, failed = openers_of(self.work, [status.image for status in targets])
+        outcome.failed += failed
+        targets = [status for status in targets if status.image.id in openers]
+        waiting = [each for each in targets if each.state is State.PROPOSED]
+        others = [each for each in targets if each.state is not State.PROPOSED]
+        free = len(others) if limit is None else max(0, limit - n_waiting)
+        others = self._candidates(others, free)
+        chosen = {status.image.id for status in waiting}
+        ranked = self._ranked([*waiting, *others], openers, outcome)
+        for each in ranked:
+            if each.id not in chosen and free > 0 and each.id in self._heatmaps:
+                chosen.add(each.id)
+                free -= 1
+        images = {status.image.id: status.image for status in targets}
+        order = [images[each.id] for each in ranked if each.id in chosen]
+        self.round.propose(
+            [image for image in order if image.id in self._heatmaps],
+            self.find,
+            outcome,
+            self.work.each,
+        )
+        return [each for each in ranked if each.id in chosen]
+
+    def _candidates(self, others: list[ImageStatus], free: int) -> list[ImageStatus]:
+        """Return those of which heatmaps are made: no more than are needed to choose from."""
+        settings, seed = self.work.recipe.round, self.work.recipe.training.seed
+        count = settings.candidates or len(others)
+        if settings.choose == "random":
+            count = free
+        count = max(count, free)
+        if free == 0:
+            return []
+        if count >= len(others):
+            return others
+        return random.Random(f"{seed} {self.origin.round}").sample(others, count)
+
+    def _ranked(
+        self, statuses: Sequence[ImageStatus], openers: dict[str, Opener], outcome: Outcome
+    ) -> list[Ranked]:
+        work = self.work
+        own = {status.image.id: openers[status.image.id] for status in statuses}
+        self._heatmaps, failed = heatmaps_of(
+            work, "Predicting", self.bundle, work.ledger.heatmap_folder(self.model), own
+        )
+        outcome.failed += failed
+        candidates = [
+            Candidate(
+                status.image.id,
+                status.image.name,
+                status.image.metadata,
+                partial(self._heatmap, status.image.id),
+            )
+            for status in statuses
+        ]
+        return rank(candidates, work.recipe.round.choose, seed=work.recipe.training.seed)
+
+    def _heatmap(self, image_id: str) -> Heatmap | None:
+        path = self._heatmaps.get(image_id)
+        return load_heatmap(path) if path else None
+
+    def find(self, image: ProjectImage) -> Findings:
+        """Return the outlines in a slide's heatmap."""
+        heatmap = load_heatmap(self._heatmaps[image.id])
+        with open_image(image, fallback_mpp=self.work.mpp) as slide:
+            outlines = outlines_in(heatmap, slide, self.work.recipe)
+        return Findings(
+            [Found(each.polygon, each.class_name, each.score) for each in outlines],
+            self.origin,
+            heatmap.mpp,
+        )

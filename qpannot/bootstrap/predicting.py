@@ -1,0 +1,65 @@
+"""Heatmaps of a project's slides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from qpannot.bootstrap.truth import Failures
+from qpannot.bootstrap.work import Work
+from qpannot.errors import QpannotError
+from qpannot.inference import SlideProgress, predict_slides
+from qpannot.linking import check_is_slide, known_slides, open_image
+from qpannot.models import Bundle
+from qpannot.qupath import ProjectImage
+from qpannot.sampling import Opener, opener_of
+
+
+def openers_of(
+    work: Work, images: Iterable[ProjectImage]
+) -> tuple[dict[str, Opener], Failures]:
+    """Return what opens the slides of images, by image ID, and those that cannot be opened."""
+    known = known_slides(work.project)
+    openers: dict[str, Opener] = {}
+    failed: Failures = []
+    for image in images:
+        try:
+            check_is_slide(image, known.get(image.id))
+            with open_image(image, fallback_mpp=work.mpp) as slide:
+                openers[image.id] = opener_of(slide)
+        except QpannotError as error:
+            failed.append((image, error))
+    return openers, failed
+
+
+def heatmaps_of(
+    work: Work, stage: str, bundle: Bundle, folder: Path, openers: Mapping[str, Opener]
+) -> tuple[dict[str, Path], Failures]:
+    """Return the heatmaps of slides by image ID, predicted where they are not there already.
+
+    Parameters
+    ----------
+    stage
+        What the work is called while it goes on.
+    folder
+        Where they are; of one model.
+    openers
+        What opens the slides, by image ID.
+    """
+    images = {image.id: image for image in work.project.images}
+
+    def show(progress: SlideProgress) -> None:
+        patches = f"({progress.patches_done:,}/{progress.patches:,} patches)"
+        name = f"{images[progress.slide].name} {patches}"
+        work.each(stage, name, progress.number - 1, progress.slides)
+
+    results = predict_slides(
+        openers,
+        bundle,
+        work.recipe,
+        folder,
+        colors={each.name: each.color for each in work.project.classes if each.color},
+        show=show,
+    )
+    paths = {result.slide: result.path for result in results if not result.error}
+    return paths, [(images[result.slide], result.error) for result in results if result.error]

@@ -1,0 +1,174 @@
+"""A round's report: one HTML page that needs nothing beside it."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
+from importlib.resources import files
+from itertools import groupby
+
+import numpy as np
+from jinja2 import Environment, StrictUndefined, Template
+from numpy.typing import NDArray
+from shapely.geometry.base import BaseGeometry
+
+from qpannot.bootstrap.charts import Curve, RoundScore, SlideScore, curve_chart, score_chart
+from qpannot.bootstrap.corrections import Change
+from qpannot.geometry import Size
+from qpannot.pictures import AFTER_COLOR, BEFORE_COLOR, compared, small_png
+
+__all__ = [
+    "CorrectionRow",
+    "Curve",
+    "ProposalRow",
+    "RoundReport",
+    "RoundScore",
+    "SlideScore",
+    "comparison_picture",
+    "render_report",
+]
+
+PICTURES = 24
+"""So many pictures of each kind are shown, which is 2 MB of page."""
+
+
+@dataclass(frozen=True)
+class CorrectionRow:
+    """What a person changed of one class of one slide.
+
+    Parameters
+    ----------
+    picture
+        PNG, as `comparison_picture` makes it.
+    """
+
+    slide: str
+    class_name: str
+    change: Change
+    picture: bytes | None = None
+
+
+@dataclass(frozen=True)
+class ProposalRow:
+    """A slide that was proposed for, and why it was chosen.
+
+    Parameters
+    ----------
+    picture
+        PNG.
+    """
+
+    slide: str
+    reason: str
+    picture: bytes | None = None
+
+
+@dataclass(frozen=True)
+class RoundReport:
+    """All that the report of a round says. What is empty or ``None`` was not measured.
+
+    Parameters
+    ----------
+    project
+        Its name.
+    method
+        ``AN1`` or ``AN2``, and with what.
+    states
+        How many slides are in each state.
+    scores
+        Every round that was judged, first to last.
+    helped
+        Whether the round's model does at least as well as the one before.
+    model, kept_model, model_digest
+        The round's model, the one that is used from now on, and the digest of that one.
+    curves
+        Of the round's training.
+    corrections
+        In any order; the report has the worst first.
+    failures
+        Slides that were skipped, each with the reason.
+    next_steps
+        As the terminal tells them.
+    recipe
+        Its name.
+    date
+        When the round was finished.
+    versions
+        Of the software, by name.
+    """
+
+    project: str
+    round: int
+    method: str
+    states: Mapping[str, int]
+    date: str
+    recipe: str
+    scores: tuple[RoundScore, ...] = ()
+    helped: bool | None = None
+    model: str | None = None
+    kept_model: str | None = None
+    model_digest: str | None = None
+    curves: tuple[Curve, ...] = ()
+    corrections: tuple[CorrectionRow, ...] = ()
+    proposals: tuple[ProposalRow, ...] = ()
+    failures: tuple[tuple[str, str], ...] = ()
+    next_steps: tuple[str, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
+def render_report(report: RoundReport) -> str:
+    """Return the report of a round as one HTML page, its pictures and charts within it."""
+    corrections = sorted(report.corrections, key=lambda row: (row.change.dice, row.slide))
+    curves = [
+        replace(curve, points=finite)
+        for curve in report.curves
+        if (finite := tuple(point for point in curve.points if math.isfinite(point[1])))
+    ]
+    panels = groupby(sorted(curves, key=lambda each: each.panel), key=lambda each: each.panel)
+    measured = any(score.slides for score in report.scores)
+    return _template().render(
+        report=report,
+        corrections=corrections,
+        comparisons=[row for row in corrections if row.picture][:PICTURES],
+        comparisons_of=sum(row.picture is not None for row in corrections),
+        proposed=[row for row in report.proposals if row.picture][:PICTURES],
+        score_chart=score_chart(report.scores) if measured else None,
+        curve_charts=[curve_chart(list(panel)) for _, panel in panels],
+        before_color=BEFORE_COLOR,
+        after_color=AFTER_COLOR,
+    )
+
+
+def comparison_picture(
+    overview: NDArray[np.uint8],
+    full_size: Size,
+    proposal: Mapping[str, BaseGeometry],
+    correction: Mapping[str, BaseGeometry],
+) -> bytes:
+    """Return a small PNG of a slide with its proposal and what a person made of it.
+
+    Parameters
+    ----------
+    overview
+        RGB, shape (height, width, 3): the whole slide, in QuPath's frame.
+    full_size
+        The slide at full resolution, which the coordinates are in.
+    proposal, correction
+        The area of each class.
+    """
+    return small_png(compared(overview, full_size, proposal, correction))
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["png"] = lambda png: (
+        "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+    )
+    text = files("qpannot.bootstrap").joinpath("report.html.j2").read_text(encoding="utf-8")
+    return environment.from_string(text)

@@ -1,0 +1,144 @@
+"""What reviewed slides teach: which of their annotations are true, and the patches they give."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from qpannot.bootstrap.ledger import Ledger
+from qpannot.bootstrap.states import ImageStatus, State, said_of
+from qpannot.errors import QpannotError
+from qpannot.geometry import Mpp
+from qpannot.linking import check_is_slide, known_slides, open_image
+from qpannot.qupath import Annotation, Project, ProjectImage
+from qpannot.qupath.proposals import is_untouched
+from qpannot.recipe import Recipe
+from qpannot.sampling import Opener, PatchTable, opener_of, stored_index
+
+REVIEWED = (State.REVIEWED, State.APPROVED)
+
+Failures = list[tuple[ProjectImage, QpannotError]]
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A reviewed slide.
+
+    Parameters
+    ----------
+    annotations
+        All of the image's, in QuPath's order.
+    is_vouched
+        Whether a person said that they are right, all of them. Else the person changed some:
+        proposals that nobody touched are then no truth, and nothing is learned where they lie.
+    key
+        See `key_of`.
+    """
+
+    image: ProjectImage
+    annotations: tuple[Annotation, ...]
+    is_vouched: bool
+    key: str
+
+    def is_truth(self, annotation: Annotation) -> bool:
+        """Tell whether an annotation may be learned from."""
+        return self.is_vouched or not is_untouched(annotation)
+
+    @property
+    def untouched(self) -> int:
+        """How many proposals are not learned from."""
+        return sum(not self.is_truth(annotation) for annotation in self.annotations)
+
+
+def key_of(status: ImageStatus, ledger: Ledger) -> str:
+    """Return what tells whether something else can be learned from a reviewed slide than before."""
+    image = status.image
+    is_vouched = said_of(image, ledger.image(image.id, image.name)) is not None
+    digest = status.seen.digest if status.seen else None
+    return f"{digest}{' vouched' if is_vouched else ''}"
+
+
+def lessons_of(statuses: Iterable[ImageStatus], ledger: Ledger) -> tuple[list[Lesson], Failures]:
+    """Return the reviewed slides among images, and those whose annotations cannot be read."""
+    lessons: list[Lesson] = []
+    failed: Failures = []
+    for status in statuses:
+        if status.error or status.state not in REVIEWED:
+            continue
+        image = status.image
+        try:
+            record = ledger.image(image.id, image.name)
+            is_vouched = said_of(image, record) is not None
+            key = key_of(status, ledger)
+            lessons.append(Lesson(image, tuple(image.annotations()), is_vouched, key))
+        except QpannotError as error:
+            failed.append((image, error))
+    return lessons, failed
+
+
+@dataclass
+class Material:
+    """What a network is trained and judged on, by image ID.
+
+    Parameters
+    ----------
+    tables
+        The labelled patches.
+    openers
+        What opens the slides.
+    metadata
+        The images' own.
+    failed
+        Slides that cannot be learned from.
+    """
+
+    tables: dict[str, PatchTable] = field(default_factory=dict)
+    openers: dict[str, Opener] = field(default_factory=dict)
+    metadata: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    failed: Failures = field(default_factory=list)
+
+
+def material_of(
+    project: Project,
+    lessons: Sequence[Lesson],
+    recipe: Recipe,
+    folder: Path,
+    *,
+    mpp: Mpp | None = None,
+    each: Callable[[str, int, int], None] = lambda name, done, total: None,
+) -> Material:
+    """Return the patches of reviewed slides, from the tables in a folder where those still fit.
+
+    A slide that cannot be read is left out and named.
+
+    Parameters
+    ----------
+    mpp
+        Resolution of slides of which neither the project nor the file tells it.
+    each
+        Called before each slide with its name, how many are done, and how many there are.
+    """
+    known = known_slides(project)
+    material = Material()
+    for done, lesson in enumerate(lessons):
+        image = lesson.image
+        each(image.name, done, len(lessons))
+        try:
+            check_is_slide(image, known.get(image.id))
+            with open_image(image, fallback_mpp=mpp) as slide:
+                table = stored_index(
+                    folder,
+                    image.id,
+                    slide,
+                    lesson.annotations,
+                    recipe,
+                    is_truth=lesson.is_truth,
+                )
+                material.openers[image.id] = opener_of(slide)
+        except QpannotError as error:
+            material.failed.append((image, error))
+            continue
+        material.tables[image.id] = table
+        material.metadata[image.id] = image.metadata
+    return material
