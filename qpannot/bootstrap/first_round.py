@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from qpannot.bootstrap.ledger import Ledger
-from qpannot.bootstrap.proposing import PROPOSABLE, Findings, Round
+from qpannot.bootstrap.proposing import PROPOSABLE, Findings, Found, Round
 from qpannot.bootstrap.states import ImageStatus, State
 from qpannot.errors import QpannotError, SlideError
 from qpannot.geometry import Mpp
@@ -96,4 +96,4 @@ class FirstRound:
             except Exception as error:  # one slide must not end a run over 2,000
                 reason = f"its tissue cannot be outlined ({type(error).__name__}: {error})."
                 raise SlideError(image.name, reason, hint=REPORT) from error
-            return Findings(outlines, self.origin, slide.mpp_or_none)
+            return Findings([Found(each) for each in outlines], self.origin, slide.mpp_or_none)

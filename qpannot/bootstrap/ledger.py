@@ -6,6 +6,11 @@ annotations alone (``bootstrap.states``).
     qpannot/recipe.json          the recipe last used on the whole project
     qpannot/rounds/001.json      a round: its method, its recipe, when it ran
     qpannot/images/<id>.json     an image: its proposals as they were made, who said what of it
+    qpannot/parts.json           which reviewed slides teach, choose the model, and judge it
+    qpannot/models/round-002/    the model of a round, with the curves of its training
+    qpannot/heatmaps/round-002/  what that model predicts, ``<id>.ome.tif``
+    qpannot/patches/             the labelled patches of reviewed slides
+    qpannot/reports/             what a person reads of each round
     qpannot/mirrored.json        the states as written into the metadata of images
     qpannot/snapshots/           files of the project as they were before each write
 """
@@ -24,6 +29,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from shapely.geometry import mapping, shape
 from shapely.geometry.base import BaseGeometry
 
+from qpannot.bootstrap.corrections import Correction
+from qpannot.bootstrap.records import Choice, Judgement, TrainingRecord
 from qpannot.errors import FormatError, ProjectError
 from qpannot.qupath.files import HOUSE, ProjectFiles, write_atomically
 from qpannot.qupath.protocol import Fingerprint, Project
@@ -159,7 +166,21 @@ class MirroredStates(BaseModel):
 
 
 class RoundRecord(BaseModel):
-    """All the ledger knows of one round."""
+    """All the ledger knows of one round.
+
+    Parameters
+    ----------
+    finished
+        When it was last worked on.
+    is_complete
+        Whether a round with a network came to its end.
+    training, judgement
+        Of a round with a network, as far as it came.
+    corrections
+        What people had changed of earlier proposals when the round began, by image ID.
+    chosen
+        The slides it proposed for and why, in their order.
+    """
 
     model_config = ConfigDict(extra="allow")
 
@@ -168,11 +189,25 @@ class RoundRecord(BaseModel):
     method: str
     started: str
     finished: str | None = None
-    """When it was last worked on."""
     qpannot: str
     recipe: dict[str, Any]
     proposed: list[str] = Field(default_factory=list)
     failed: dict[str, str] = Field(default_factory=dict)
+    is_complete: bool = False
+    training: TrainingRecord | None = None
+    judgement: Judgement | None = None
+    corrections: dict[str, Correction] = Field(default_factory=dict)
+    chosen: list[Choice] = Field(default_factory=list)
+
+    @property
+    def is_broken_off(self) -> bool:
+        """Whether this is a round with a network that did not come to its end."""
+        return self.number > 1 and not self.is_complete
+
+
+class _Parts(BaseModel):
+    format: int = FORMAT
+    parts: dict[str, str] = Field(default_factory=dict)
 
 
 class Ledger:
@@ -253,6 +288,35 @@ class Ledger:
         """Return every round, first to last."""
         paths = sorted((self.house / "rounds").glob("*.json"))
         return [record for path in paths if (record := self._read(path, RoundRecord))]
+
+    def parts(self) -> dict[str, str]:
+        """Return what each slide that was ever reviewed is for (`sampling.Part`), by image ID."""
+        found = self._read(self.house / "parts.json", _Parts)
+        return found.parts if found else {}
+
+    def save_parts(self, parts: Mapping[str, str]) -> None:
+        """Record what slides are for; those of other slides are kept."""
+        with self._files.locked():
+            known = {**self.parts(), **{key: str(part) for key, part in parts.items()}}
+            self._write(self.house / "parts.json", _Parts(parts=known))
+
+    def kept_model(self) -> str | None:
+        """Return what the model is called that the last judged round kept."""
+        judged = [record.judgement for record in self.rounds() if record.judgement]
+        return judged[-1].kept if judged else None
+
+    def learned(self) -> dict[str, str]:
+        """Return what was known of the slides the last training saw (`truth.key_of`), by ID."""
+        trained = [record.training for record in self.rounds() if record.training]
+        return trained[-1].slides if trained else {}
+
+    def model_folder(self, name: str) -> Path:
+        """Return where the bundle of a model is."""
+        return self.house / "models" / name / "model"
+
+    def heatmap_folder(self, name: str) -> Path:
+        """Return where the heatmaps of a model are."""
+        return self.house / "heatmaps" / name
 
     def edit_image(
         self, image_id: str, name: str, change: Callable[[ImageRecord], None]

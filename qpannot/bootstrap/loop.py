@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 
+import qpannot
 from qpannot.bootstrap.first_round import FirstRound
-from qpannot.bootstrap.ledger import Ledger
+from qpannot.bootstrap.ledger import Ledger, RoundRecord, now
 from qpannot.bootstrap.outcome import Outcome
 from qpannot.bootstrap.proposing import finish_broken_off
-from qpannot.bootstrap.states import mirror, remember, survey
+from qpannot.bootstrap.records import Choice
+from qpannot.bootstrap.states import ImageStatus, State, mirror, remember, survey
+from qpannot.bootstrap.steps import Kind, next_step
+from qpannot.bootstrap.truth import lessons_of
+from qpannot.bootstrap.work import Work
 from qpannot.console import Each, silent
 from qpannot.errors import LockedError, ProjectError
 from qpannot.geometry import Mpp
-from qpannot.linking import state_mpp
 from qpannot.qupath import Project, ProjectImage
 from qpannot.qupath.locking import ProjectLock
 from qpannot.recipe import Recipe
@@ -29,10 +33,11 @@ def bootstrap(
 ) -> Outcome:
     """Do the next step of the loop.
 
-    Round 1 proposes a tissue threshold's outlines (AN1, H2G-Net sec. 2.1) for every unannotated
-    image, or for as many as the recipe allows to wait for a person at one time. Images that a
-    person annotated are never touched. Each image is finished before the next is begun, so that
-    a run that was broken off goes on where it was.
+    Round 1 proposes a tissue threshold's outlines (AN1, H2G-Net sec. 2.1) for unannotated images.
+    Every later round trains a network on the reviewed ones, judges it on those it was not fitted
+    to, and proposes by its heatmaps (AN2) for the others; `qpannot.bootstrap.steps` says when it
+    begins. Images that a person annotated are never touched. What was finished is not done again,
+    so that a run that was broken off goes on where it was.
 
     Parameters
     ----------
@@ -41,48 +46,135 @@ def bootstrap(
     recipe
         Remembered as the project's (`Ledger.recipe`), unless it is tried on some images only.
     only
-        Propose for these images alone, and anew: also where a person deleted the proposal or
-        nothing was found before, and in place of proposals that nobody touched. Images with a
-        person's work are left alone all the same.
+        Propose for these images alone, and anew, by the network if there is one: also where a
+        person deleted the proposal or nothing was found before, and in place of proposals that
+        nobody touched. Images with a person's work are left alone all the same.
     mpp
-        Resolution of slides of which neither the project nor the file tells it. It is stated in
-        the project, and holds from then on.
+        Resolution of slides of which neither the project nor the file tells it.
     each
-        Told before each image of the stage of work (``Looking``, ``Proposing``), the image's name,
-        how many are done in this stage, and how many there are.
+        Told before each image, or batch of a training, of the stage of work (``Looking``,
+        ``Proposing``), the image's name, how many are done in this stage, and how many there are.
 
     Raises
     ------
     LockedError
         When another ``bootstrap`` works on the project.
+    QpannotError
+        When a network cannot be trained; it says why and what to do.
     """
     ledger = Ledger.of(project)
     with _run_lock(project, ledger):
         if only is None:
             ledger.save_recipe(recipe)
-        if mpp:
-            state_mpp(project, project.images if only is None else only, mpp)
         statuses = survey(project, ledger, each)
         finish_broken_off(ledger, statuses)
         remember(ledger, statuses)
         mirror(project, ledger, statuses)
 
         asked = None if only is None else {image.id for image in only}
-        first = FirstRound(project, ledger, recipe, mpp)
-        targets = first.targets(statuses, asked)
-        chosen = {image.id for image in targets}
         outcome = Outcome(recipe)
-        for status in statuses:
-            if asked is not None and status.image.id not in asked:
-                continue
-            if status.error:
-                outcome.failed.append((status.image, status.error))
-            elif asked is not None and status.image.id not in chosen:
-                outcome.left_alone.append(status)
-        if targets:
-            first.round.propose(targets, first.find, outcome, each)
+        outcome.failed += [
+            (status.image, status.error)
+            for status in statuses
+            if status.error and (asked is None or status.image.id in asked)
+        ]
+        work = Work(project, ledger, recipe, mpp, each)
+        step = next_step(statuses, work, asked)
+        if step.kind is Kind.LEARN:
+            _learn_and_propose(work, step.round, statuses, outcome)
+        elif step.kind is Kind.PROPOSE:
+            _propose(work, step.round, statuses, asked, outcome)
+        else:
+            _outline_tissue(work, statuses, asked, outcome)
         outcome.statuses = survey(project, ledger)
         return outcome
+
+
+def _outline_tissue(
+    work: Work,
+    statuses: Sequence[ImageStatus],
+    asked: Collection[str] | None,
+    outcome: Outcome,
+) -> None:
+    first = FirstRound(work.project, work.ledger, work.recipe, work.mpp)
+    targets = first.targets(statuses, asked)
+    _leave_alone(statuses, asked, {image.id for image in targets}, outcome)
+    if targets:
+        first.round.propose(targets, first.find, outcome, work.each)
+
+
+def _propose(
+    work: Work,
+    number: int,
+    statuses: Sequence[ImageStatus],
+    asked: Collection[str] | None,
+    outcome: Outcome,
+) -> None:
+    from qpannot.bootstrap.network_round import NetworkRound  # loads torch
+
+    kept = work.ledger.kept_model()
+    assert kept is not None
+    network = NetworkRound(work, number, kept)
+    targets = network.targets(statuses, asked)
+    _leave_alone(statuses, asked, {status.image.id for status in targets}, outcome)
+    if targets:
+        network.propose(targets, _waiting(statuses), outcome, limited=asked is None)
+
+
+def _learn_and_propose(
+    work: Work, number: int, statuses: Sequence[ImageStatus], outcome: Outcome
+) -> None:
+    from qpannot.bootstrap.learning import corrections_of, gather, judge, learn  # load torch
+    from qpannot.bootstrap.network_round import NetworkRound
+
+    ledger = work.ledger
+    outcome.round = number
+    record = ledger.round(number) or RoundRecord(
+        number=number,
+        method=f"AN2: {work.recipe.network.encoder}",
+        started=now(),
+        qpannot=qpannot.__version__,
+        recipe=work.recipe.model_dump(mode="json"),
+    )
+    lessons, failed = lessons_of(statuses, ledger)
+    material = gather(work, lessons, ledger.house / "patches")
+    if record.training is None:
+        record.corrections |= corrections_of(work, lessons, ledger.learned())
+        ledger.save_round(record)
+        learn(work, record, lessons, material)
+    if record.judgement is None:
+        judge(work, record, lessons, material)
+    assert record.judgement is not None
+    outcome.failed += [*failed, *material.failed]
+    network = NetworkRound(work, number, record.judgement.kept)
+    targets = network.targets(statuses, None)
+    chosen = network.propose(targets, _waiting(statuses), outcome) if targets else []
+    record = ledger.round(number) or record
+    record.chosen += [Choice(image_id=each.id, score=each.score, reason=each.reason) for each in chosen]
+    record.is_complete = True
+    record.finished = now()
+    ledger.save_round(record)
+
+
+def _waiting(statuses: Sequence[ImageStatus]) -> int:
+    return sum(status.state is State.PROPOSED for status in statuses)
+
+
+def _leave_alone(
+    statuses: Sequence[ImageStatus],
+    asked: Collection[str] | None,
+    chosen: Collection[str],
+    outcome: Outcome,
+) -> None:
+    """Name the images that were asked for but hold a person's work."""
+    outcome.left_alone += [
+        status
+        for status in statuses
+        if asked is not None
+        and status.image.id in asked
+        and status.image.id not in chosen
+        and not status.error
+    ]
 
 
 @contextmanager

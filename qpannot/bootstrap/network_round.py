@@ -56,6 +56,7 @@ class NetworkRound:
             number=number,
             method=self.origin.method,
             settings=settings,
+            may_clear=True,
         )
         self._heatmaps: dict[str, Path] = {}
 

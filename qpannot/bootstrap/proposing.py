@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from shapely.geometry.base import BaseGeometry
@@ -52,6 +52,9 @@ QUPATH_CLASSES = tuple(
 )
 """What QuPath offers for annotating in a project that has no classes of its own."""
 
+SPARE_COLORS = ((0, 140, 200), (160, 110, 0), (110, 60, 180), (0, 150, 110), (220, 90, 140))
+"""Of classes that neither the project nor QuPath knows."""
+
 PROPOSABLE = (State.UNANNOTATED, State.PROPOSED)
 """States in which nothing of a person can be lost by a proposal."""
 
@@ -60,21 +63,39 @@ MIRROR_EVERY_S = 60.0
 
 
 @dataclass(frozen=True)
+class Found:
+    """One area that a method found.
+
+    Parameters
+    ----------
+    outline
+        In full-resolution pixels of QuPath's frame.
+    class_name
+        ``None``: the recipe's ``proposal.class_name``.
+    score
+        How probable it is, 0 to 1, where the method tells.
+    """
+
+    outline: BaseGeometry
+    class_name: str | None = None
+    score: float | None = None
+
+
+@dataclass(frozen=True)
 class Findings:
     """What a method found on one slide.
 
     Parameters
     ----------
-    outlines
-        One for each annotation, in full-resolution pixels of QuPath's frame; none where nothing
-        was found.
+    areas
+        One for each annotation; none where nothing was found.
     origin
         Where they came from.
     pixel_um
         The size of a pixel, ``None`` where that is unknown.
     """
 
-    outlines: Sequence[BaseGeometry]
+    areas: Sequence[Found]
     origin: Origin
     pixel_um: Mpp | None
 
@@ -93,6 +114,8 @@ class Round:
         In words, for the record.
     settings
         Those that decide what is found: where nothing was, it is not looked for again with them.
+    may_clear
+        Whether earlier proposals that nobody touched are taken away where nothing is found.
     """
 
     def __init__(
@@ -104,6 +127,7 @@ class Round:
         number: int,
         method: str,
         settings: dict[str, Any],
+        may_clear: bool = False,
     ) -> None:
         self.project = project
         self.ledger = ledger
@@ -111,6 +135,7 @@ class Round:
         self.number = number
         self.method = method
         self.settings = settings
+        self.may_clear = may_clear
 
     def propose(
         self,
@@ -131,7 +156,7 @@ class Round:
         each
             Told of each image before it is begun, in the stage ``Proposing``.
         """
-        path_class = _ensure_class(self.project, self.recipe)
+        classes = _ensure_classes(self.project, self.recipe)
         outcome.round = self.number
         self._save({})
         known = known_slides(self.project)
@@ -144,7 +169,7 @@ class Round:
                 opened.append(image)
                 try:
                     check_is_slide(image, known.get(image.id))
-                    self._propose(image, find, path_class, outcome)
+                    self._propose(image, find, classes, outcome)
                 except QpannotError as error:
                     outcome.failed.append((image, error))
                     failed[image.id] = error.message
@@ -182,7 +207,7 @@ class Round:
         self,
         image: ProjectImage,
         find: Callable[[ProjectImage], Findings],
-        path_class: PathClass,
+        classes: Mapping[str, PathClass],
         outcome: Outcome,
     ) -> None:
         started = time.monotonic()
@@ -198,16 +223,21 @@ class Round:
         if status.error or status.state not in PROPOSABLE or has_work:
             outcome.left_alone.append(status)
             return
-        if not found.outlines:
+        if not found.areas:
             outcome.empty.append(image)
-            if not made_by_us:
+            if made_by_us and self.may_clear:
+                image.write_annotations(remove=made_by_us, unless_changed_since=fingerprint)
+                _mark_written(image, self.ledger)
+            if self.may_clear or not made_by_us:
                 self.ledger.edit_image(image.id, image.name, self._found_nothing)
             return
-        proposals = [
-            make_proposal(outline, path_class, found.origin, locked=locked)
-            for outline in found.outlines
-        ]
-        kept = [_kept(proposal, found.origin) for proposal in proposals]
+        proposals, kept = [], []
+        for area in found.areas:
+            origin = replace(found.origin, score=area.score)
+            path_class = classes[area.class_name or self.recipe.proposal.class_name]
+            proposal = make_proposal(area.outline, path_class, origin, locked=locked)
+            proposals.append(proposal)
+            kept.append(_kept(proposal, origin))
         # before the write, so that a crash loses no origin
         self.ledger.edit_image(image.id, image.name, lambda record: _intend(record, kept))
         image.write_annotations(add=proposals, remove=made_by_us, unless_changed_since=fingerprint)
@@ -243,15 +273,22 @@ def finish_broken_off(ledger: Ledger, statuses: Sequence[ImageStatus]) -> None:
             _mark_written(status.image, ledger)
 
 
-def _ensure_class(project: Project, recipe: Recipe) -> PathClass:
-    wanted = PathClass(recipe.proposal.class_name, recipe.proposal.color)
+def _ensure_classes(project: Project, recipe: Recipe) -> dict[str, PathClass]:
+    """Return the classes of proposals as the project has them; those it lacks are added to it."""
     offered = list(project.classes or QUPATH_CLASSES)
-    if wanted not in offered:
-        offered.append(wanted)
+    colors = {each.name: each.color for each in QUPATH_CLASSES}
+    colors[recipe.proposal.class_name] = recipe.proposal.color
+    spare = iter(SPARE_COLORS * len(recipe.labels.classes))
+    found: dict[str, PathClass] = {}
+    for name in dict.fromkeys([recipe.proposal.class_name, *recipe.labels.classes]):
+        wanted = PathClass(name, colors.get(name) or next(spare))
+        if wanted not in offered:
+            offered.append(wanted)
+        known = offered[offered.index(wanted)]
+        found[name] = known if known.color else wanted
     if offered != list(project.classes):
         project.set_classes(offered)
-    known = offered[offered.index(wanted)]
-    return known if known.color else wanted
+    return found
 
 
 def _kept(proposal: Annotation, origin: Origin) -> KeptProposal:

@@ -259,7 +259,8 @@ def _has_area(geometry: BaseGeometry) -> bool:
     )
 
 
-def _said(image: ProjectImage, record: ImageRecord) -> State | None:
+def said_of(image: ProjectImage, record: ImageRecord) -> State | None:
+    """Return what a person said of an image, here or in QuPath; ``None`` if nothing stands."""
     shown = image.metadata.get(STATE_KEY)
     words = [
         record.word.state if record.word else None,
@@ -272,7 +273,7 @@ def _said(image: ProjectImage, record: ImageRecord) -> State | None:
 
 
 def _judge(image: ProjectImage, record: ImageRecord, seen: Seen) -> tuple[State, str]:
-    said, word, back = _said(image, record), record.word, record.taken_back
+    said, word, back = said_of(image, record), record.word, record.taken_back
     if said and (word is None or word.state != said):
         return said, f"marked {said} in QuPath"
     if said and word:
