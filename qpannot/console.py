@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from math import inf
 from typing import Any
 
 from rich.console import Console
@@ -34,6 +36,10 @@ items of this stage are done, and how many there are."""
 
 def silent(stage: str, name: str, done: int, total: int) -> None:
     """Be an ``Each`` that shows nothing."""
+
+
+SPARSE_S = 10.0
+"""Between two lines of a stage that tells more than a line an item."""
 
 
 def stdout() -> Console:
@@ -114,19 +120,29 @@ def progress(what: str, *, lines: bool = True) -> Iterator[Callable[[str, int, i
 
 
 @contextmanager
-def stages(*, quiet: Collection[str] = ()) -> Iterator[Each]:
+def stages(*, quiet: Collection[str] = (), sparse: Collection[str] = ()) -> Iterator[Each]:
     """Show how far a job is that goes through stages, with the time each will still take.
 
     Parameters
     ----------
     quiet
         Stages of which nothing is written in a pipe; of the others a line an item.
+    sparse
+        Stages of which a line is written every ten seconds.
     """
     console = stderr()
     if not console.is_terminal:
+        written: dict[str, float] = {}
 
         def line(stage: str, name: str, done: int, total: int) -> None:
-            if stage not in quiet:
+            if stage in quiet:
+                return
+            if stage in sparse:
+                if time.monotonic() - written.get(stage, -inf) < SPARSE_S:
+                    return
+                written[stage] = time.monotonic()
+                console.print(f"{stage} {100 * done // max(1, total)} % {name}", markup=False)
+            else:
                 console.print(f"{stage} {done + 1}/{total} {name}", markup=False)
 
         yield line

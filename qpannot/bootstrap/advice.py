@@ -7,9 +7,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from qpannot.bootstrap.states import ImageStatus, State
+from qpannot.bootstrap.ledger import Ledger
+from qpannot.bootstrap.states import REVIEWED, ImageStatus, State
+from qpannot.bootstrap.steps import LEAST_REVIEWED, Kind, next_step
 from qpannot.console import counted
 from qpannot.qupath import ProjectImage
+from qpannot.recipe import Recipe
 
 
 def labels(images: Iterable[ProjectImage]) -> dict[str, str]:
@@ -29,7 +32,7 @@ def labels(images: Iterable[ProjectImage]) -> dict[str, str]:
 
 
 def next_steps(
-    statuses: Sequence[ImageStatus], project: Path, *, at_once: int | None = None
+    statuses: Sequence[ImageStatus], project: Path, ledger: Ledger, recipe: Recipe
 ) -> tuple[str, ...]:
     """Return what to do next, in plain sentences, the most pressing first.
 
@@ -39,9 +42,10 @@ def next_steps(
         Every image of the project.
     project
         The ``.qpproj`` file, for commands that can be copied.
-    at_once
-        How many slides the recipe lets wait for a person at one time; ``None``: any number.
+    recipe
+        The one the next run will have.
     """
+    at_once = recipe.round.slides
     if not statuses:
         folder = shlex.quote(str(project.parent))
         return (f"the project has no images; add slides: qpannot init SLIDES... -o {folder}",)
@@ -54,6 +58,9 @@ def next_steps(
         return shown if len(of) <= 5 else f"{shown} and {len(of) - 5} more"
 
     steps = []
+    about_network, is_due = _about_network(statuses, ledger, recipe, named)
+    if is_due:
+        steps.append(about_network)
     if waiting := count[State.PROPOSED]:
         steps.append(
             f"{counted(waiting, 'slide')} to be corrected: open {project} in QuPath (reopen it if "
@@ -61,6 +68,8 @@ def next_steps(
             "counts as reviewed; where one is right as it is, say so: "
             f"qpannot approve IMAGE -p {named}"
         )
+    if about_network and not is_due:
+        steps.append(about_network)
     settled = [status for status in statuses if status.rejected or status.nothing_found]
     if settled:
         steps.append(
@@ -100,8 +109,52 @@ def next_steps(
             f"{named} --image NAME'; do not save them in QuPath, which shows them as empty"
         )
     if not steps:
+        kept = ledger.kept_model()
         steps.append(
             "every slide is reviewed. A second reader can confirm: "
             f"qpannot approve IMAGE --second-reader -p {named}"
+            + (f". The model is {ledger.model_folder(kept)}" if kept else "")
         )
+    if stalled := _stalled(ledger):
+        steps.append(stalled)
     return tuple(steps)
+
+
+def _about_network(
+    statuses: Sequence[ImageStatus], ledger: Ledger, recipe: Recipe, named: str
+) -> tuple[str, bool]:
+    """Return what to say of the next training, and whether it comes with the next run."""
+    step = next_step(statuses, ledger, recipe)
+    command = f"qpannot bootstrap {named}"
+    if step.kind is Kind.LEARN:
+        if step.is_broken_off:
+            return f"round {step.round} was broken off; go on with it: {command}", True
+        news = counted(step.newly_reviewed, "slide")
+        return f"{news} newly reviewed; train the network on them: {command}", True
+    reviewed = sum(status.state in REVIEWED for status in statuses)
+    if not step.newly_reviewed:
+        return "", False
+    if reviewed < LEAST_REVIEWED:
+        return (
+            "the network needs two reviewed slides at least, one to learn from and one to choose "
+            "the model by",
+            False,
+        )
+    return (
+        f"{step.newly_reviewed} of {recipe.round.train_after} newly reviewed slides until the "
+        f"network is trained; to train it now: {command} "
+        f"--set round.train_after={step.newly_reviewed}",
+        False,
+    )
+
+
+def _stalled(ledger: Ledger) -> str:
+    """Return what to say where the last two rounds made the network no better."""
+    judged = [record.judgement for record in ledger.rounds() if record.judgement]
+    if len(judged) < 3 or any(each.helped is not False for each in judged[-2:]):
+        return ""
+    return (
+        "the last two rounds did not raise the Dice on the held-out slides: more of the same will "
+        "hardly help. Correct slides of another kind, or take the model as it is: "
+        f"{ledger.model_folder(judged[-1].kept)}"
+    )

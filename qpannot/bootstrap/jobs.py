@@ -111,9 +111,7 @@ def train_alone(
         progress=shown(each),
     )
     judged = held_out(lessons, parts, material)
-    scores = scores_of(
-        work, load_bundle(trained.bundle), folder / "heatmaps", judged, material
-    )
+    scores = scores_of(work, load_bundle(trained.bundle), folder / "heatmaps", judged, material)
     names = {lesson.image.id: lesson.image.name for lesson in lessons}
     return Trained(
         trained,

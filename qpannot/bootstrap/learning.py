@@ -1,4 +1,4 @@
-"""The first half of a round with a network: learn from what was reviewed, and judge what came of it.
+"""The first half of a round with a network: learn from what was reviewed, judge what came of it.
 
 Each stage leaves what it made before the next begins, so that a run that was broken off goes on
 where it was.
@@ -7,23 +7,18 @@ where it was.
 from __future__ import annotations
 
 import time
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import shapely
-from shapely.geometry.base import BaseGeometry
-
+from qpannot.bootstrap.areas import areas_by_class
 from qpannot.bootstrap.corrections import Correction, measure_correction
 from qpannot.bootstrap.ledger import RoundRecord
 from qpannot.bootstrap.predicting import heatmaps_of
 from qpannot.bootstrap.records import Judgement, Score, TrainingRecord
 from qpannot.bootstrap.scoring import mean_dice, outlines_in, score
-from qpannot.bootstrap.states import counts_as_area
 from qpannot.bootstrap.truth import Lesson, Material, material_of
 from qpannot.bootstrap.work import Work
 from qpannot.console import Each
-from qpannot.evaluation.overlap import polygons_of
 from qpannot.heatmap import load_heatmap
 from qpannot.models import Bundle, load_bundle
 from qpannot.sampling import Part, split_slides
@@ -189,18 +184,8 @@ def corrections_of(
         if known.get(image.id) == lesson.key or not proposals:
             continue
         found[image.id] = measure_correction(
-            _by_class((each.class_name, each.shape) for each in proposals),
-            _by_class((each.class_name, each.geometry) for each in lesson.annotations),
+            areas_by_class((each.class_name, each.shape) for each in proposals),
+            areas_by_class((each.class_name, each.geometry) for each in lesson.annotations),
             image.server.mpp or work.mpp,
         )
     return found
-
-
-def _by_class(areas: Iterable[tuple[str | None, BaseGeometry]]) -> dict[str, BaseGeometry]:
-    """Return the area of each class; what has none, or one such as ``Ignore*``, is no correction.
-    """
-    parts: dict[str, list[BaseGeometry]] = defaultdict(list)
-    for name, geometry in areas:
-        if name is not None and counts_as_area(name):
-            parts[name].append(polygons_of(geometry))
-    return {name: shapely.union_all(some) for name, some in parts.items()}

@@ -306,7 +306,7 @@ class Ledger:
         return judged[-1].kept if judged else None
 
     def learned(self) -> dict[str, str]:
-        """Return what was known of the slides the last training saw (`truth.key_of`), by ID."""
+        """Return what was known of the slides the last training saw (`states.key_of`), by ID."""
         trained = [record.training for record in self.rounds() if record.training]
         return trained[-1].slides if trained else {}
 

@@ -10,7 +10,6 @@ from qpannot.bootstrap.first_round import FirstRound
 from qpannot.bootstrap.ledger import Ledger, RoundRecord, now
 from qpannot.bootstrap.outcome import Outcome
 from qpannot.bootstrap.proposing import finish_broken_off
-from qpannot.bootstrap.records import Choice
 from qpannot.bootstrap.states import ImageStatus, State, mirror, remember, survey
 from qpannot.bootstrap.steps import Kind, next_step
 from qpannot.bootstrap.truth import lessons_of
@@ -18,6 +17,7 @@ from qpannot.bootstrap.work import Work
 from qpannot.console import Each, silent
 from qpannot.errors import LockedError, ProjectError
 from qpannot.geometry import Mpp
+from qpannot.linking import state_mpp
 from qpannot.qupath import Project, ProjectImage
 from qpannot.qupath.locking import ProjectLock
 from qpannot.recipe import Recipe
@@ -50,7 +50,8 @@ def bootstrap(
         person deleted the proposal or nothing was found before, and in place of proposals that
         nobody touched. Images with a person's work are left alone all the same.
     mpp
-        Resolution of slides of which neither the project nor the file tells it.
+        Resolution of slides of which neither the project nor the file tells it. It is stated in
+        the project, and holds from then on.
     each
         Told before each image, or batch of a training, of the stage of work (``Looking``,
         ``Proposing``), the image's name, how many are done in this stage, and how many there are.
@@ -66,6 +67,8 @@ def bootstrap(
     with _run_lock(project, ledger):
         if only is None:
             ledger.save_recipe(recipe)
+        if mpp:
+            state_mpp(project, project.images if only is None else only, mpp)
         statuses = survey(project, ledger, each)
         finish_broken_off(ledger, statuses)
         remember(ledger, statuses)
@@ -79,10 +82,10 @@ def bootstrap(
             if status.error and (asked is None or status.image.id in asked)
         ]
         work = Work(project, ledger, recipe, mpp, each)
-        step = next_step(statuses, work, asked)
-        if step.kind is Kind.LEARN:
+        step = next_step(statuses, ledger, recipe)
+        if step.kind is Kind.LEARN and asked is None:
             _learn_and_propose(work, step.round, statuses, outcome)
-        elif step.kind is Kind.PROPOSE:
+        elif ledger.kept_model():
             _propose(work, step.round, statuses, asked, outcome)
         else:
             _outline_tissue(work, statuses, asked, outcome)
@@ -148,12 +151,13 @@ def _learn_and_propose(
     outcome.failed += [*failed, *material.failed]
     network = NetworkRound(work, number, record.judgement.kept)
     targets = network.targets(statuses, None)
-    chosen = network.propose(targets, _waiting(statuses), outcome) if targets else []
+    if targets:
+        network.propose(targets, _waiting(statuses), outcome)
     record = ledger.round(number) or record
-    record.chosen += [Choice(image_id=each.id, score=each.score, reason=each.reason) for each in chosen]
     record.is_complete = True
     record.finished = now()
     ledger.save_round(record)
+    outcome.learned = record
 
 
 def _waiting(statuses: Sequence[ImageStatus]) -> int:

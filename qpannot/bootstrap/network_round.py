@@ -12,6 +12,7 @@ from qpannot.bootstrap.acquisition import Candidate, Ranked, rank
 from qpannot.bootstrap.outcome import Outcome
 from qpannot.bootstrap.predicting import heatmaps_of, openers_of
 from qpannot.bootstrap.proposing import PROPOSABLE, Findings, Found, Round
+from qpannot.bootstrap.records import Choice
 from qpannot.bootstrap.scoring import outlines_in
 from qpannot.bootstrap.states import ImageStatus, State
 from qpannot.bootstrap.work import Work
@@ -39,9 +40,7 @@ class NetworkRound:
         self.model = model
         self.bundle = load_bundle(work.ledger.model_folder(model))
         card, recipe = self.bundle.card, work.recipe
-        self.origin = Origin(
-            round=number, method=f"AN2: {card.architecture.encoder}", model=model
-        )
+        self.origin = Origin(round=number, method=f"AN2: {card.architecture.encoder}", model=model)
         settings: dict[str, Any] = {
             "model": card.weights_sha256,
             "heatmap": recipe.heatmap.model_dump(mode="json", exclude={"batch_size"}),
@@ -82,9 +81,7 @@ class NetworkRound:
         record = self.work.ledger.image(status.image.id, status.image.name)
         if status.state is State.PROPOSED:
             is_touched = status.seen is not None and status.seen.touched
-            return not is_touched and not any(
-                kept.model == self.model for kept in record.standing
-            )
+            return not is_touched and not any(kept.model == self.model for kept in record.standing)
         nothing = record.nothing_found
         return not status.rejected and (nothing is None or nothing["settings"] != self.settings)
 
@@ -95,8 +92,8 @@ class NetworkRound:
         outcome: Outcome,
         *,
         limited: bool = True,
-    ) -> list[Ranked]:
-        """Propose for the slides that teach most, and return all that were ranked.
+    ) -> None:
+        """Propose for the slides that teach most, and record why these.
 
         Those that wait with an older proposal come first; the others as far as the recipe lets
         slides wait for a person at one time.
@@ -110,28 +107,37 @@ class NetworkRound:
         """
         recipe = self.work.recipe
         limit = recipe.round.slides if limited else None
-        openers, failed = openers_of(self.work, [status.image for status in targets])
-        outcome.failed += failed
-        targets = [status for status in targets if status.image.id in openers]
         waiting = [each for each in targets if each.state is State.PROPOSED]
         others = [each for each in targets if each.state is not State.PROPOSED]
         free = len(others) if limit is None else max(0, limit - n_waiting)
-        others = self._candidates(others, free)
+        considered = [*waiting, *self._candidates(others, free)]
+        openers, failed = openers_of(self.work, [status.image for status in considered])
+        outcome.failed += failed
+        considered = [status for status in considered if status.image.id in openers]
         chosen = {status.image.id for status in waiting}
-        ranked = self._ranked([*waiting, *others], openers, outcome)
+        ranked = self._ranked(considered, openers, outcome)
         for each in ranked:
             if each.id not in chosen and free > 0 and each.id in self._heatmaps:
                 chosen.add(each.id)
                 free -= 1
-        images = {status.image.id: status.image for status in targets}
-        order = [images[each.id] for each in ranked if each.id in chosen]
-        self.round.propose(
-            [image for image in order if image.id in self._heatmaps],
-            self.find,
-            outcome,
-            self.work.each,
-        )
-        return [each for each in ranked if each.id in chosen]
+        images = {status.image.id: status.image for status in considered}
+        order = [each for each in ranked if each.id in chosen and each.id in self._heatmaps]
+        if order:
+            self.round.propose(
+                [images[each.id] for each in order], self.find, outcome, self.work.each
+            )
+            self._record(order)
+
+    def _record(self, order: Sequence[Ranked]) -> None:
+        ledger = self.work.ledger
+        record = ledger.round(self.round.number)
+        assert record is not None
+        again = {each.id for each in order}
+        record.chosen = [each for each in record.chosen if each.image_id not in again]
+        record.chosen += [
+            Choice(image_id=each.id, score=each.score, reason=each.reason) for each in order
+        ]
+        ledger.save_round(record)
 
     def _candidates(self, others: list[ImageStatus], free: int) -> list[ImageStatus]:
         """Return those of which heatmaps are made: no more than are needed to choose from."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from qpannot.bootstrap.ledger import RoundRecord
 from qpannot.bootstrap.states import ImageStatus
 from qpannot.errors import QpannotError
 from qpannot.qupath import ProjectImage
@@ -34,6 +35,8 @@ class Outcome:
         The one it worked with.
     round
         The round that was worked on; ``None`` when there was nothing to do.
+    learned
+        What is recorded of the round, where a network was trained in it.
     proposed, empty, failed
         Images proposed for; those where nothing was found; those that were skipped, with the
         error.
@@ -45,6 +48,7 @@ class Outcome:
 
     recipe: Recipe
     round: int | None = None
+    learned: RoundRecord | None = None
     proposed: list[Proposed] = field(default_factory=list)
     empty: list[ProjectImage] = field(default_factory=list)
     failed: list[tuple[ProjectImage, QpannotError]] = field(default_factory=list)

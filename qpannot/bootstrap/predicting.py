@@ -15,9 +15,7 @@ from qpannot.qupath import ProjectImage
 from qpannot.sampling import Opener, opener_of
 
 
-def openers_of(
-    work: Work, images: Iterable[ProjectImage]
-) -> tuple[dict[str, Opener], Failures]:
+def openers_of(work: Work, images: Iterable[ProjectImage]) -> tuple[dict[str, Opener], Failures]:
     """Return what opens the slides of images, by image ID, and those that cannot be opened."""
     known = known_slides(work.project)
     openers: dict[str, Opener] = {}

@@ -27,7 +27,7 @@ class TrainingRecord(BaseModel):
     before
         The model that was kept until then; it may have gone on from that.
     slides
-        What was known of each reviewed slide (`truth.key_of`), by image ID.
+        What was known of each reviewed slide (`states.key_of`), by image ID.
     parts
         What each slide was for (`qpannot.sampling.Part`), by image ID.
     epochs, best_epoch, stopped, metrics

@@ -40,6 +40,18 @@ class State(StrEnum):
     APPROVED = "approved"
 
 
+REVIEWED = (State.REVIEWED, State.APPROVED)
+"""States in which a slide may be learned from."""
+
+
+def key_of(status: ImageStatus, ledger: Ledger) -> str:
+    """Return what tells whether something else can be learned from a reviewed slide than before."""
+    image = status.image
+    is_vouched = said_of(image, ledger.image(image.id, image.name)) is not None
+    digest = status.seen.digest if status.seen else None
+    return f"{digest}{' vouched' if is_vouched else ''}"
+
+
 @dataclass(frozen=True)
 class ImageStatus:
     """Where one image stands, and why.

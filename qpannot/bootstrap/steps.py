@@ -11,14 +11,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from qpannot.bootstrap.first_round import FirstRound
-from qpannot.bootstrap.states import ImageStatus, State
-from qpannot.bootstrap.truth import REVIEWED, key_of
-from qpannot.bootstrap.work import Work
+from qpannot.bootstrap.ledger import Ledger
+from qpannot.bootstrap.states import REVIEWED, ImageStatus, State, key_of
+from qpannot.recipe import Recipe
 
 LEAST_REVIEWED = 2
 
@@ -41,49 +40,41 @@ class Step:
         Its number.
     newly_reviewed
         Slides that no network has learned from as they are now.
+    is_broken_off
+        Whether it goes on with a round that was begun.
     """
 
     kind: Kind
     round: int
     newly_reviewed: int
+    is_broken_off: bool = False
 
 
-def next_step(
-    statuses: Sequence[ImageStatus], work: Work, asked: Collection[str] | None
-) -> Step:
+def next_step(statuses: Sequence[ImageStatus], ledger: Ledger, recipe: Recipe) -> Step:
     """Return what is to be done next.
 
     Parameters
     ----------
     statuses
         Every image of the project.
-    asked
-        The IDs of images a person asked to propose for, ``None`` for the loop's next step.
     """
-    ledger, settings = work.ledger, work.recipe.round
     rounds = ledger.rounds()
     last = rounds[-1].number if rounds else 1
-    news = newly_reviewed(statuses, work)
-    has_model = ledger.kept_model() is not None
-    if asked is not None:
-        return Step(Kind.PROPOSE if has_model else Kind.TISSUE, last, news)
+    known = ledger.learned()
+    reviewed = [each for each in statuses if each.state in REVIEWED and not each.error]
+    news = sum(known.get(each.image.id) != key_of(each, ledger) for each in reviewed)
     if rounds and rounds[-1].is_broken_off:
-        return Step(Kind.LEARN, last, news)
-    reviewed = sum(status.state in REVIEWED and not status.error for status in statuses)
-    waits = any(status.state is State.PROPOSED for status in statuses)
-    if reviewed >= LEAST_REVIEWED and news:
-        first = FirstRound(work.project, ledger, work.recipe, work.mpp)
-        nothing_else = not waits and (has_model or not first.targets(statuses, None))
-        if news >= settings.train_after or nothing_else:
+        return Step(Kind.LEARN, last, news, is_broken_off=True)
+    otherwise = Kind.PROPOSE if ledger.kept_model() else Kind.TISSUE
+    if len(reviewed) >= LEAST_REVIEWED and news:
+        waits = any(each.state is State.PROPOSED for each in statuses)
+        tissue_first = otherwise is Kind.TISSUE and any(is_open(each) for each in statuses)
+        if news >= recipe.round.train_after or not (waits or tissue_first):
             return Step(Kind.LEARN, last + 1, news)
-    return Step(Kind.PROPOSE if has_model else Kind.TISSUE, last, news)
+    return Step(otherwise, last, news)
 
 
-def newly_reviewed(statuses: Sequence[ImageStatus], work: Work) -> int:
-    """Return how many reviewed slides no network has learned from as they are now."""
-    known = work.ledger.learned()
-    return sum(
-        known.get(status.image.id) != key_of(status, work.ledger)
-        for status in statuses
-        if status.state in REVIEWED and not status.error
-    )
+def is_open(status: ImageStatus) -> bool:
+    """Tell whether an image has no annotations, and nothing was decided of it."""
+    is_settled = status.rejected or status.nothing_found or status.error is not None
+    return status.state is State.UNANNOTATED and not is_settled

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from qpannot.bootstrap.ledger import Ledger
-from qpannot.bootstrap.states import ImageStatus, State, said_of
+from qpannot.bootstrap.states import REVIEWED, ImageStatus, key_of, said_of
 from qpannot.errors import QpannotError
 from qpannot.geometry import Mpp
 from qpannot.linking import check_is_slide, known_slides, open_image
@@ -15,8 +15,6 @@ from qpannot.qupath import Annotation, Project, ProjectImage
 from qpannot.qupath.proposals import is_untouched
 from qpannot.recipe import Recipe
 from qpannot.sampling import Opener, PatchTable, opener_of, stored_index
-
-REVIEWED = (State.REVIEWED, State.APPROVED)
 
 Failures = list[tuple[ProjectImage, QpannotError]]
 
@@ -33,7 +31,7 @@ class Lesson:
         Whether a person said that they are right, all of them. Else the person changed some:
         proposals that nobody touched are then no truth, and nothing is learned where they lie.
     key
-        See `key_of`.
+        See `states.key_of`.
     """
 
     image: ProjectImage
@@ -49,14 +47,6 @@ class Lesson:
     def untouched(self) -> int:
         """How many proposals are not learned from."""
         return sum(not self.is_truth(annotation) for annotation in self.annotations)
-
-
-def key_of(status: ImageStatus, ledger: Ledger) -> str:
-    """Return what tells whether something else can be learned from a reviewed slide than before."""
-    image = status.image
-    is_vouched = said_of(image, ledger.image(image.id, image.name)) is not None
-    digest = status.seen.digest if status.seen else None
-    return f"{digest}{' vouched' if is_vouched else ''}"
 
 
 def lessons_of(statuses: Iterable[ImageStatus], ledger: Ledger) -> tuple[list[Lesson], Failures]:

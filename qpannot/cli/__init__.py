@@ -10,7 +10,7 @@ import sys
 import typer
 
 from qpannot import __version__
-from qpannot.cli import demo, doctor, exchange, loop, projects, qupath, snapshots
+from qpannot.cli import demo, doctor, exchange, loop, network, projects, qupath, snapshots
 from qpannot.errors import QpannotError
 
 INTERRUPTED = 130
@@ -55,6 +55,8 @@ app.command("init")(projects.init)
 app.command("bootstrap")(loop.bootstrap)
 app.command("status")(loop.status)
 app.command("approve")(loop.approve)
+app.command("train")(network.train)
+app.command("predict")(network.predict)
 app.command("relink")(projects.relink)
 app.command("snapshots")(snapshots.snapshots)
 app.add_typer(exchange.export_app, name="export")

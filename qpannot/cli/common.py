@@ -15,6 +15,7 @@ from qpannot.errors import UsageError
 if TYPE_CHECKING:
     from qpannot.geometry import Mpp
     from qpannot.qupath import Project, ProjectImage
+    from qpannot.recipe import Recipe
 
 SKIPPED = 3
 """Exit code of a job that finished with some slides skipped."""
@@ -54,6 +55,15 @@ BackendOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Write the result as JSON.")]
+
+
+def recipe_of(project: Project, recipe: str | None, changes: Sequence[str] | None) -> Recipe:
+    """Return the recipe that ``--recipe`` and ``--set`` give, else the one kept by the project."""
+    from qpannot.bootstrap.ledger import Ledger
+    from qpannot.recipe import BASE, load_recipe
+
+    kept = Ledger.of(project).recipe_path
+    return load_recipe(recipe or (kept if kept.is_file() else BASE), changes or ())
 
 
 def parse_mpp(value: float | None) -> Mpp | None:

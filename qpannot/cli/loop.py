@@ -16,8 +16,11 @@ from qpannot.cli.common import (
     RecipeOption,
     SetOption,
     parse_mpp,
+    recipe_of,
     select_images,
 )
+from qpannot.cli.network import SPARSE
+from qpannot.cli.outcomes import advice_on, counts, counts_text, outcome_json, show_outcome
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +28,6 @@ if TYPE_CHECKING:
     from qpannot.bootstrap.outcome import Outcome
     from qpannot.bootstrap.states import ImageStatus
     from qpannot.errors import QpannotError
-    from qpannot.qupath import Project
 
 
 def bootstrap(
@@ -34,6 +36,9 @@ def bootstrap(
         list[str] | None,
         typer.Option("--image", "-i", help="Only these: a name, an ID or a pattern; repeatable."),
     ] = None,
+    rounds: Annotated[
+        int, typer.Option(min=1, help="Go on for so many steps, as far as no person is needed.")
+    ] = 1,
     recipe: RecipeOption = None,
     set_: SetOption = None,
     mpp: MppOption = None,
@@ -43,9 +48,11 @@ def bootstrap(
     """Do the next step of the loop. Run it again and again.
 
     Round 1 proposes a tissue threshold's outlines (AN1) on every unannotated slide, for a
-    person to correct in QuPath. What a person annotated is never touched; repeating the command
-    does nothing twice. With --image, proposals that nobody touched are made anew, so that other
-    settings can be tried.
+    person to correct in QuPath. Each later round trains a network on the reviewed slides, judges
+    it on some that it was not fitted to, keeps the better one, and proposes by its heatmaps (AN2)
+    for the others. What a person annotated is never touched; repeating the command does nothing
+    twice, and goes on with what was broken off. With --image, proposals that nobody touched are
+    made anew, so that other settings can be tried.
 
     The project keeps the recipe: what --recipe and --set gave without --image holds for later
     runs, until others are given.
@@ -58,26 +65,32 @@ def bootstrap(
 
       qpannot bootstrap study --image 'case-1*' --set tissue.threshold=220
     """
-    from qpannot.bootstrap.ledger import Ledger
     from qpannot.bootstrap.loop import bootstrap as step
+    from qpannot.bootstrap.reporting import write_report
     from qpannot.console import show_json, stages
     from qpannot.qupath import open_project
-    from qpannot.recipe import BASE, load_recipe
 
     resolution = parse_mpp(mpp)
+    outcomes: list[dict[str, Any]] = []
+    any_failed = False
     with open_project(project, "r+", backend) as opened:  # type: ignore[arg-type]
-        kept = Ledger.of(opened).recipe_path
-        loaded = load_recipe(recipe or (kept if kept.is_file() else BASE), set_ or ())
+        loaded = recipe_of(opened, recipe, set_)
         only = select_images(opened, images) if images else None
-        with stages(quiet=("Looking",)) as each:
-            outcome = step(opened, loaded, only=only, mpp=resolution, each=each)
+        for _ in range(rounds):
+            with stages(quiet=("Looking",), sparse=SPARSE) as each:
+                outcome = step(opened, loaded, only=only, mpp=resolution, each=each)
+            report = write_report(opened, outcome, advice_on(opened, outcome))
+            outcomes.append(outcome_json(opened, outcome, report))
+            any_failed |= bool(outcome.failed)
+            if not json:
+                show_outcome(opened, outcome, report)
+            if outcome.round is None or outcome.failed:
+                break
         if json:
-            show_json(_outcome_json(opened, outcome))
-        else:
-            show_outcome(opened, outcome)
-            if (recipe or set_) and only is None:
-                _say_what_stays(outcome)
-    if outcome.failed:
+            show_json(outcomes[0] if rounds == 1 else outcomes)
+        elif (recipe or set_) and only is None:
+            _say_what_stays(outcome)
+    if any_failed:
         raise typer.Exit(SKIPPED)
 
 
@@ -97,73 +110,6 @@ def _say_what_stays(outcome: Outcome) -> None:
             f"{counted(len(stay), 'earlier proposal')} stayed as made, with other settings perhaps:"
             " --recipe and --set hold for slides without one. To make some anew: --image NAME"
         )
-
-
-def show_outcome(project: Project, outcome: Outcome) -> None:
-    """Say what a run of bootstrap did, how things stand, and what comes next."""
-    from qpannot.bootstrap.advice import labels, next_steps
-    from qpannot.console import counted, say, show_next, show_skipped
-
-    called = labels(project.images)
-    at_once = outcome.recipe.round.slides
-    show_skipped((called.get(image.id, image.name), error) for image, error in outcome.failed)
-    if outcome.round is None:
-        say(
-            "Nothing to propose. (Other settings for proposals that nobody touched: "
-            "--image NAME --set KEY=VALUE)"
-        )
-    for proposed in outcome.proposed:
-        area = ", pixel size unknown: the recipe's px settings were used; --mpp tells it"
-        if proposed.area_mm2 is not None:
-            area = f", {proposed.area_mm2:.3g} mm²"
-        count = counted(proposed.annotations, "annotation")
-        anew = ", in place of an untouched proposal" if proposed.replaced else ""
-        name = called.get(proposed.image_id, proposed.name)
-        say(f"  {name}: {count}{area}{anew} ({proposed.seconds:.1f} s)")
-    for image in outcome.empty:
-        say(f"  {called.get(image.id, image.name)}: no tissue found")
-    for status in outcome.left_alone:
-        name = called.get(status.image.id, status.image.name)
-        say(f"  {name}: left alone, it is {status.state} ({status.reason})")
-    if outcome.round is not None:
-        skipped = f", {len(outcome.failed)} skipped" if outcome.failed else ""
-        made = counted(len(outcome.proposed), "slide")
-        limit = f" (no more than {at_once} wait at one time)" if at_once else ""
-        recipe = f", recipe {outcome.recipe.name}{limit}"
-        say(f"Round {outcome.round}: proposed for {made}{skipped}{recipe}.")
-    say(f"{counted(len(outcome.statuses), 'image')}: {_counts_text(outcome.statuses)}.")
-    show_next(next_steps(outcome.statuses, project.path, at_once=at_once))
-
-
-def _counts(statuses: list[ImageStatus]) -> dict[str, int]:
-    from qpannot.bootstrap.states import State
-
-    return {state.value: sum(status.state is state for status in statuses) for state in State}
-
-
-def _counts_text(statuses: list[ImageStatus]) -> str:
-    return ", ".join(f"{count} {state}" for state, count in _counts(statuses).items() if count)
-
-
-def _outcome_json(project: Project, outcome: Outcome) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    from qpannot.bootstrap.advice import next_steps
-
-    return {
-        "project": str(project.path),
-        "recipe": outcome.recipe.name,
-        "round": outcome.round,
-        "proposed": [asdict(proposed) for proposed in outcome.proposed],
-        "nothing_found": [image.name for image in outcome.empty],
-        "left_alone": [status.image.name for status in outcome.left_alone],
-        "failed": [
-            {"image_id": image.id, "name": image.name, "error": error.message, "next": error.hint}
-            for image, error in outcome.failed
-        ],
-        "states": _counts(outcome.statuses),
-        "next": next_steps(outcome.statuses, project.path, at_once=outcome.recipe.round.slides),
-    }
 
 
 def status(
@@ -192,6 +138,7 @@ def status(
     from qpannot.cli.drawing import write_pictures
     from qpannot.console import say, show_json, show_next, show_skipped, stages
     from qpannot.qupath import open_project
+    from qpannot.recipe import Recipe
 
     with open_project(project, "r", backend) as opened:  # type: ignore[arg-type]
         ledger = Ledger.of(opened)
@@ -199,15 +146,14 @@ def status(
             statuses = survey(opened, ledger, each, at_a_glance=True)
         drawn, failed = write_pictures(statuses, pictures) if pictures else ({}, [])
         called, recipe = labels(opened.images), ledger.recipe()
-        at_once = recipe.round.slides if recipe else None
-        advice = next_steps(statuses, opened.path, at_once=at_once)
+        advice = next_steps(statuses, opened.path, ledger, recipe or Recipe())
         if json:
             show_json(
                 {
                     "project": str(opened.path),
                     "recipe": recipe.name if recipe else None,
                     "images": [_status_json(status, drawn) for status in statuses],
-                    "states": _counts(statuses),
+                    "states": counts(statuses),
                     "next": advice,
                 }
             )
@@ -352,4 +298,4 @@ def _show_table(statuses: list[ImageStatus]) -> None:
 
     columns = ("id", "image", "state", "annotations", "round", "why")
     show_table(columns, [_row(status) for status in statuses])
-    say(f"{counted(len(statuses), 'image')}: {_counts_text(statuses)}.")
+    say(f"{counted(len(statuses), 'image')}: {counts_text(statuses)}.")

@@ -12,13 +12,13 @@ from shapely.geometry.base import BaseGeometry
 
 from qpannot.qupath import Annotation, PathClass
 
-STEP_UM = 60.0
+STEP_UM = 25.0
 """From one point of a drawn line to the next."""
 
-WOBBLE_UM = 12.0
+WOBBLE_UM = 5.0
 """Standard deviation of how far a drawn line lies off."""
 
-OVERLOOKED_MM2 = 0.02
+OVERLOOKED_MM2 = 0.005
 """Tumours smaller than this are overlooked every third time."""
 
 GOOD_ENOUGH = 0.95

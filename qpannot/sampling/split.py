@@ -21,7 +21,7 @@ class Part(StrEnum):
 def split_slides(
     slides: Mapping[str, Mapping[str, str]],
     settings: SplitSettings,
-    existing: Mapping[str, Part] | None = None,
+    existing: Mapping[str, str] | None = None,
 ) -> dict[str, Part]:
     """Return what each slide is for.
 

@@ -14,7 +14,7 @@ from qpannot.bootstrap.review import say
 from qpannot.bootstrap.states import State, survey
 from qpannot.linking import describe_slide
 from qpannot.qupath import Project, open_project
-from qpannot.recipe import load_recipe
+from qpannot.recipe import Recipe, load_recipe
 
 
 @pytest.fixture
@@ -24,7 +24,9 @@ def project(project_folder: Path) -> Iterator[Project]:
 
 
 def advice(project: Project) -> str:
-    return "\n".join(next_steps(survey(project, Ledger.of(project)), project.path))
+    return "\n".join(
+        next_steps(survey(project, Ledger.of(project)), project.path, Ledger.of(project), Recipe())
+    )
 
 
 def test_the_advice_follows_the_loop(project: Project) -> None:
@@ -43,7 +45,7 @@ def test_a_full_batch_is_said_to_be_and_no_command_named_that_would_do_nothing(
 ) -> None:
     recipe = load_recipe("h2gnet", ["round.slides=1", "tissue.min_area_um2=10000"])
     statuses = bootstrap(project, recipe).statuses
-    told = "\n".join(next_steps(statuses, project.path, at_once=recipe.round.slides))
+    told = "\n".join(next_steps(statuses, project.path, Ledger.of(project), recipe))
     assert "2 slides without annotations: the recipe lets 1 wait" in told
     for line in told.splitlines():
         *_, command = re.findall(r"qpannot bootstrap \S+(?: --set (\S+))?", line) or [""]
@@ -58,7 +60,9 @@ def test_commands_can_be_copied_whatever_the_project_is_called(
     slide = make_slide(tmp_path / "slides" / "one.svs")
     with open_project(tmp_path / "Dr. O'Neil's study", "x") as project:
         project.add_images([describe_slide(slide)])
-        (step,) = next_steps(survey(project, Ledger.of(project)), project.path)
+        (step,) = next_steps(
+            survey(project, Ledger.of(project)), project.path, Ledger.of(project), Recipe()
+        )
         command = step[step.index("qpannot bootstrap") :]
         assert shlex.split(command) == ["qpannot", "bootstrap", str(project.path)]
 

@@ -4,8 +4,8 @@ import pytest
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from qpannot.bootstrap.proposals import Origin, is_untouched, make_proposal
 from qpannot.qupath import Annotation, PathClass
+from qpannot.qupath.proposals import Origin, is_untouched, make_proposal
 from qpannot.recipe.settings import LabelSettings
 from qpannot.sampling.areas import is_drawn, polygonal, resolve_areas
 

@@ -80,6 +80,7 @@ def test_outlines_stay_near_the_mask_and_fit_together(
     assert shapely.coverage_is_valid(found)
     assert shapely.area(shapely.union_all(found)) == pytest.approx(shapely.area(found).sum())
     farthest = shapely.hausdorff_distance(boundary(found), boundary(exact))
+    assert settings.smoothing_um is not None
     assert farthest <= settings.smoothing_um + settings.simplify_um + ROUNDED_UM
     coordinates = shapely.get_coordinates(found)
     assert np.array_equal(coordinates, np.round(coordinates, 2))

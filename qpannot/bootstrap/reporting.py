@@ -1,0 +1,172 @@
+"""What a round's report is made of: the ledger, the project, and pictures of slides."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qpannot.bootstrap.advice import labels
+from qpannot.bootstrap.areas import areas_by_class
+from qpannot.bootstrap.charts import Curve, RoundScore, SlideScore
+from qpannot.bootstrap.ledger import Ledger, RoundRecord
+from qpannot.bootstrap.outcome import Outcome
+from qpannot.bootstrap.report import (
+    PICTURES,
+    CorrectionRow,
+    ProposalRow,
+    RoundReport,
+    comparison_picture,
+    render_report,
+)
+from qpannot.errors import QpannotError
+from qpannot.geometry import Size
+from qpannot.linking import open_image
+from qpannot.pictures import COMPARED_PX, outlined, small_png
+from qpannot.qupath import Project, ProjectImage
+from qpannot.qupath.files import write_atomically
+
+CURVES = ("loss", "dice")
+"""What of a training is drawn; ``curves.csv`` has more."""
+
+
+def write_report(project: Project, outcome: Outcome, next_steps: Sequence[str]) -> Path | None:
+    """Write the report of the round that was worked on, and return where it is.
+
+    ``None`` where there was nothing to do.
+    """
+    ledger = Ledger.of(project)
+    record = ledger.round(outcome.round) if outcome.round is not None else None
+    if record is None:
+        return None
+    path = ledger.house / "reports" / f"round-{record.number:03d}.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    page = render_report(_report(project, ledger, record, outcome, next_steps))
+    write_atomically(path, page.encode())
+    return path
+
+
+def _report(
+    project: Project,
+    ledger: Ledger,
+    record: RoundRecord,
+    outcome: Outcome,
+    next_steps: Sequence[str],
+) -> RoundReport:
+    called = labels(project.images)
+    training, judgement = record.training, record.judgement
+    card = None
+    if judgement is not None:
+        from qpannot.models.bundle import read_card  # loads torch
+
+        card = read_card(ledger.model_folder(judgement.kept))
+    return RoundReport(
+        project=project.path.parent.name,
+        round=record.number,
+        method=record.method,
+        states=Counter(status.state.value for status in outcome.statuses),
+        date=record.finished or record.started,
+        recipe=str(record.recipe["name"]),
+        scores=tuple(_scores(ledger.rounds(), called)),
+        helped=judgement.helped if judgement else None,
+        model=training.model if training else None,
+        kept_model=judgement.kept if judgement else None,
+        model_digest=card.weights_sha256[:12] if card else None,
+        curves=tuple(_curves(ledger, training.model)) if training else (),
+        corrections=tuple(_corrections(project, ledger, record, called)),
+        proposals=tuple(_proposals(project, record, called)),
+        failures=tuple((called[image.id], error.message) for image, error in outcome.failed),
+        next_steps=tuple(next_steps),
+        versions=card.versions if card else {"qpannot": record.qpannot},
+    )
+
+
+def _scores(rounds: Iterable[RoundRecord], called: dict[str, str]) -> Iterable[RoundScore]:
+    """Yield how the model of each round did: on the test slides, on validation where are none."""
+    for record in rounds:
+        training, judgement = record.training, record.judgement
+        if training is None or judgement is None:
+            continue
+        own = judgement.scores.get(training.model, {})
+        parts = {key: training.parts[key] for key in own}
+        shown = "test" if "test" in parts.values() else "validation"
+        yield RoundScore(
+            record.number,
+            tuple(
+                SlideScore(f"{called.get(key, key)} ({shown})", score.dice)
+                for key, score in own.items()
+                if parts[key] == shown
+            ),
+            kept=judgement.kept == training.model,
+        )
+
+
+def _curves(ledger: Ledger, model: str) -> Iterable[Curve]:
+    path = ledger.model_folder(model).parent / "curves.csv"
+    if not path.is_file():
+        return
+    rows = list(csv.DictReader(io.StringIO(path.read_text())))
+    for panel in CURVES:
+        for part, label in (("train", "training"), ("validation", "validation")):
+            key = f"{part}.{panel}"
+            points = tuple((int(row["epoch"]), float(row[key])) for row in rows if row.get(key))
+            if points:
+                yield Curve("Dice of patches" if panel == "dice" else panel, label, points)
+
+
+def _corrections(
+    project: Project, ledger: Ledger, record: RoundRecord, called: dict[str, str]
+) -> Iterable[CorrectionRow]:
+    images = {image.id: image for image in project.images}
+    worst = sorted(record.corrections, key=lambda key: record.corrections[key].overall.dice)
+    for place, key in enumerate(worst):
+        if key not in images:
+            continue
+        picture = _comparison(images[key], ledger) if place < PICTURES else None
+        for name, change in record.corrections[key].by_class.items():
+            yield CorrectionRow(called[key], name, change, picture)
+            picture = None
+
+
+def _comparison(image: ProjectImage, ledger: Ledger) -> bytes | None:
+    kept = ledger.image(image.id, image.name).standing
+    try:
+        overview, size = _overview(image)
+        annotations = image.annotations()
+    except QpannotError:
+        return None  # the table has the numbers
+    return comparison_picture(
+        overview,
+        size,
+        areas_by_class((each.class_name, each.shape) for each in kept),
+        areas_by_class((each.class_name, each.geometry) for each in annotations),
+    )
+
+
+def _proposals(
+    project: Project, record: RoundRecord, called: dict[str, str]
+) -> Iterable[ProposalRow]:
+    images = {image.id: image for image in project.images}
+    reasons = {each.image_id: each.reason for each in record.chosen}
+    order = [*reasons, *(key for key in record.proposed if key not in reasons)]
+    for place, key in enumerate(key for key in order if key in images):
+        picture = _outlined(images[key]) if place < PICTURES else None
+        yield ProposalRow(called[key], reasons.get(key, "it had no annotations"), picture)
+
+
+def _outlined(image: ProjectImage) -> bytes | None:
+    try:
+        overview, size = _overview(image)
+        return small_png(outlined(overview, size, image.annotations()))
+    except QpannotError:
+        return None  # it is named all the same
+
+
+def _overview(image: ProjectImage) -> tuple[NDArray[np.uint8], Size]:
+    with open_image(image) as slide:
+        return slide.thumbnail(Size(COMPARED_PX, COMPARED_PX)), slide.size

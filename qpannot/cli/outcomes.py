@@ -1,0 +1,136 @@
+"""What a run of ``bootstrap`` tells people and scripts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from qpannot.bootstrap.ledger import RoundRecord
+    from qpannot.bootstrap.outcome import Outcome
+    from qpannot.bootstrap.states import ImageStatus
+    from qpannot.qupath import Project
+
+
+def advice_on(project: Project, outcome: Outcome) -> tuple[str, ...]:
+    """Return what comes next after a run of bootstrap."""
+    from qpannot.bootstrap.advice import next_steps
+    from qpannot.bootstrap.ledger import Ledger
+
+    return next_steps(outcome.statuses, project.path, Ledger.of(project), outcome.recipe)
+
+
+def show_outcome(project: Project, outcome: Outcome, report: Path | None = None) -> None:
+    """Say what a run of bootstrap did, how things stand, and what comes next."""
+    from qpannot.bootstrap.advice import labels
+    from qpannot.console import counted, say, show_next, show_skipped
+
+    called = labels(project.images)
+    at_once = outcome.recipe.round.slides
+    show_skipped((called.get(image.id, image.name), error) for image, error in outcome.failed)
+    if outcome.round is None:
+        say(
+            "Nothing to propose. (Other settings for proposals that nobody touched: "
+            "--image NAME --set KEY=VALUE)"
+        )
+    if outcome.learned is not None:
+        _show_learned(project, outcome.learned)
+    for proposed in outcome.proposed:
+        area = ", pixel size unknown: the recipe's px settings were used; --mpp tells it"
+        if proposed.area_mm2 is not None:
+            area = f", {proposed.area_mm2:.3g} mm²"
+        count = counted(proposed.annotations, "annotation")
+        anew = ", in place of an untouched proposal" if proposed.replaced else ""
+        name = called.get(proposed.image_id, proposed.name)
+        say(f"  {name}: {count}{area}{anew} ({proposed.seconds:.1f} s)")
+    for image in outcome.empty:
+        say(f"  {called.get(image.id, image.name)}: nothing found")
+    for status in outcome.left_alone:
+        name = called.get(status.image.id, status.image.name)
+        say(f"  {name}: left alone, it is {status.state} ({status.reason})")
+    if outcome.round is not None:
+        skipped = f", {len(outcome.failed)} skipped" if outcome.failed else ""
+        made = counted(len(outcome.proposed), "slide")
+        limit = f" (no more than {at_once} wait at one time)" if at_once else ""
+        recipe = f", recipe {outcome.recipe.name}{limit}"
+        say(f"Round {outcome.round}: proposed for {made}{skipped}{recipe}.")
+    say(f"{counted(len(outcome.statuses), 'image')}: {counts_text(outcome.statuses)}.")
+    if report:
+        say(f"Report: {report}")
+    show_next(advice_on(project, outcome))
+
+
+def _show_learned(project: Project, record: RoundRecord) -> None:
+    """Say how the training of a round went, and what it was worth."""
+    from qpannot.bootstrap.advice import labels
+    from qpannot.bootstrap.scoring import mean_dice
+    from qpannot.console import say, show_table
+
+    training, judgement = record.training, record.judgement
+    if training is None or judgement is None:
+        return
+    called = labels(project.images)
+    parts = list(training.parts.values())
+    shares = ", ".join(f"{parts.count(part)} {part}" for part in ("train", "validation", "test"))
+    say(
+        f"Trained {training.model} on {len(parts)} slides ({shares}): {training.epochs} epochs in "
+        f"{training.seconds:.0f} s, the best was number {training.best_epoch}."
+    )
+    models = [name for name in (training.before, training.model) if name in judgement.scores]
+    rows = []
+    for image_id in judgement.scores.get(training.model, {}):
+        dices = [judgement.scores[name].get(image_id) for name in models if name]
+        cells = [f"{score.dice:.3f}" if score else "" for score in dices]
+        rows.append((called.get(image_id, image_id), training.parts[image_id], *cells))
+    for part in ("validation", "test"):
+        held_out = [
+            mean_dice(
+                score
+                for image_id, score in judgement.scores[name or ""].items()
+                if training.parts[image_id] == part
+            )
+            for name in models
+        ]
+        if any(dice is not None for dice in held_out):
+            cells = [f"{dice:.3f}" if dice is not None else "" for dice in held_out]
+            rows.append(("mean", part, *cells))
+    show_table(("Dice on slides held out", "part", *map(str, models)), rows)
+    if judgement.helped is not None:
+        verdict = {True: "The round helped", False: "The round did not help"}[judgement.helped]
+        say(f"{verdict}: {judgement.kept} is kept.")
+
+
+def outcome_json(project: Project, outcome: Outcome, report: Path | None) -> dict[str, Any]:
+    """Return what a run of bootstrap did, for scripts."""
+    from dataclasses import asdict
+
+    learned = outcome.learned
+    return {
+        "project": str(project.path),
+        "recipe": outcome.recipe.name,
+        "round": outcome.round,
+        "proposed": [asdict(proposed) for proposed in outcome.proposed],
+        "nothing_found": [image.name for image in outcome.empty],
+        "left_alone": [status.image.name for status in outcome.left_alone],
+        "failed": [
+            {"image_id": image.id, "name": image.name, "error": error.message, "next": error.hint}
+            for image, error in outcome.failed
+        ],
+        "states": counts(outcome.statuses),
+        "training": learned.training.model_dump() if learned and learned.training else None,
+        "judgement": learned.judgement.model_dump() if learned and learned.judgement else None,
+        "report": str(report) if report else None,
+        "next": advice_on(project, outcome),
+    }
+
+
+def counts(statuses: list[ImageStatus]) -> dict[str, int]:
+    """Return how many images are in each state."""
+    from qpannot.bootstrap.states import State
+
+    return {state.value: sum(status.state is state for status in statuses) for state in State}
+
+
+def counts_text(statuses: list[ImageStatus]) -> str:
+    """Return how many images are in each state, in words."""
+    return ", ".join(f"{count} {state}" for state, count in counts(statuses).items() if count)
