@@ -27,6 +27,13 @@ class QpannotError(Exception):
     def __str__(self) -> str:
         return f"{self.message}\n{self.hint}" if self.hint else self.message
 
+    def __reduce__(self) -> tuple[object, ...]:  # so that they come whole from other processes
+        return _restored, (type(self), self.args), self.__dict__
+
+
+def _restored(kind: type[QpannotError], args: tuple[object, ...]) -> QpannotError:
+    return kind.__new__(kind, *args)
+
 
 class UsageError(QpannotError):
     """A command was called in a way that cannot work (exit code 2)."""

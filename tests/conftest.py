@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import os
-from collections.abc import Callable
+import shutil
+import sys
+from collections.abc import Callable, Collection, Mapping
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import hypothesis
 import numpy as np
 import pytest
+import shapely
 import tifffile
 
 from qpannot.linking import describe_slide
-from qpannot.qupath import open_project
+from qpannot.qupath import Project, open_project
+from qpannot.qupath.proposals import is_untouched
+from qpannot.qupath.protocol import Mode
 
 # No test is timed: machines are noisy, and speed is for benchmarks. The same examples each time, so
 # that a run says something of the change; to hunt for others: pytest --hypothesis-profile=hunt
@@ -105,3 +114,193 @@ def _files_below(folder: Path) -> dict[str, tuple[int, bytes]]:
 def files_below() -> Callable[[Path], dict[str, tuple[int, bytes]]]:
     """What lies in a folder, byte for byte and to the nanosecond."""
     return _files_below
+
+
+TINY = """\
+name: tiny
+extends: quick
+tissue: {requested_pixel_size_um: 8, min_area_um2: 10000}
+round: {slides: null, train_after: 2}
+patches: {size_px: 32, mpp: 1}
+network: {encoder: test_resnet, weights: null, hidden_units: 16, dropout: 0}
+augmentation: {brightness: [0.95, 1.05]}
+training:
+  learning_rate: 0.01
+  batch_size: 16
+  train_batches: 12
+  validation_batches: 2
+  epochs: 3
+  workers: 0
+outlines: {min_area_um2: 3000, min_hole_area_um2: 3000, simplify_um: 2}
+"""
+"""A recipe that learns to tell two textures in a second."""
+
+TISSUE = (64, 64, 704, 448)
+"""Of every textured slide: left, top, right and bottom in pixels."""
+
+
+def write_textures(path: Path, tumor_from: int, seed: int) -> Path:
+    """Write a slide at 1 mpp: a piece of tissue on glass, of noise, and of stripes further right.
+
+    Parameters
+    ----------
+    tumor_from
+        The column where the stripes begin, which are its tumour.
+    """
+    rng = np.random.default_rng(seed)
+    level = np.full((512, 768), 244, np.uint8)
+    left, top, right, bottom = TISSUE
+    level[top:bottom, left:right] = rng.integers(70, 170, (bottom - top, right - left))
+    stripes = 90 + 60 * (np.arange(tumor_from, right) // 4 % 2)
+    level[top:bottom, tumor_from:right] = stripes + level[top:bottom, tumor_from:right] // 8
+    with tifffile.TiffWriter(path) as tiff:
+        tiff.write(
+            np.stack([level] * 3, axis=2),
+            tile=(128, 128),
+            photometric="rgb",
+            resolution=(10_000, 10_000),
+            resolutionunit="CENTIMETER",
+            metadata=None,
+        )
+    return path
+
+
+@dataclass(frozen=True)
+class Study:
+    """A project of textured slides, and what is tumour on them.
+
+    Parameters
+    ----------
+    recipe
+        A recipe file that suits them.
+    truth
+        By the name of the image.
+    """
+
+    project: Path
+    recipe: Path
+    truth: Mapping[str, shapely.Polygon]
+
+    def correct(self, names: Collection[str], *, lose: float = 0) -> None:
+        """Give proposals the true outline, as a person does in QuPath, and delete what is too much.
+
+        Parameters
+        ----------
+        lose
+            So many pixels are lost along the outline.
+        """
+        with open_project(self.project, "r+") as project:
+            for image in project.images:
+                if image.name not in names:
+                    continue
+                first, *others = (each for each in image.annotations() if is_untouched(each))
+                drawn = first.with_changes(geometry=self.truth[image.name].buffer(-lose))
+                image.write_annotations(replace=[(first, drawn)], remove=others)
+
+    @property
+    def slides(self) -> Path:
+        return self.recipe.parent
+
+    def copied(self, folder: Path, *, with_slides: bool = False) -> Study:
+        """Return the same project in another folder.
+
+        Parameters
+        ----------
+        with_slides
+            Whether it gets slides of its own, beside it, that can be spoilt.
+        """
+        shutil.copytree(self.project, folder)
+        if not with_slides:
+            return Study(folder, self.recipe, self.truth)
+        for path in self.slides.glob("*.*"):
+            shutil.copy(path, folder.parent / path.name)
+        for path in [*folder.glob("*.qpproj"), *folder.glob("data/*/*.json")]:
+            text = path.read_text(encoding="utf-8")
+            path.write_text(text.replace(self.slides.as_uri(), folder.parent.as_uri()))
+        return Study(folder, folder.parent / self.recipe.name, self.truth)
+
+    def open(self, mode: Mode = "r") -> Project:
+        return open_project(self.project, mode)
+
+    def data(self) -> dict[str, bytes]:
+        """Return the annotations of each image, as they lie on disk, by its name."""
+        with self.open() as project:
+            files = {image.name: self.project / "data" / image.id for image in project.images}
+        return {name: (folder / "data.qpdata").read_bytes() for name, folder in files.items()}
+
+    def add_slides(self, tumor_from: Mapping[str, int], folder: Path) -> None:
+        """Add new slides, their tumours beginning at these columns."""
+        made = [
+            write_textures(folder / name, column, seed=100 + column)
+            for name, column in tumor_from.items()
+        ]
+        with self.open("r+") as project:
+            project.add_images([describe_slide(path) for path in made])
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command said, and how it ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+def run_here(*arguments: object) -> Said:
+    """Run ``qpannot`` in this process, which has torch loaded, as ``python -m qpannot`` runs it."""
+    from qpannot.cli import main
+
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        mock.patch.object(sys, "argv", ["qpannot", *map(str, arguments)]),
+        mock.patch.dict(os.environ, {"NO_COLOR": "1", "COLUMNS": "200"}),
+        redirect_stdout(out),
+        redirect_stderr(err),
+        pytest.raises(SystemExit) as ended,
+    ):
+        main()
+        raise SystemExit(0)
+    code = ended.value.code
+    return Said(code if isinstance(code, int) else 1, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture(scope="session")
+def here() -> Callable[..., Said]:
+    """Run the command line in this process."""
+    return run_here
+
+
+@pytest.fixture(scope="session")
+def proposed_study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """Eight textured slides, a to h, after the first round. To be copied, not changed."""
+    folder = tmp_path_factory.mktemp("study")
+    truth = {}
+    for seed, name in enumerate("abcdefgh"):
+        tumor_from = 288 + 32 * (seed % 4)
+        write_textures(folder / f"{name}.tif", tumor_from, seed)
+        truth[f"{name}.tif"] = shapely.box(tumor_from, *TISSUE[1:])
+    (folder / "tiny.yaml").write_text(TINY, encoding="utf-8")
+    study = Study(folder / "study", folder / "tiny.yaml", truth)
+    with study.open("x") as project:
+        project.add_images([describe_slide(folder / name) for name in truth])
+    ended = run_here("bootstrap", study.project, "--recipe", study.recipe)
+    assert ended.code == 0, ended.err
+    return study
+
+
+@pytest.fixture(scope="session")
+def reviewed_study(proposed_study: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """The same after a person corrected a to e. To be copied, not changed."""
+    study = proposed_study.copied(tmp_path_factory.mktemp("reviewed") / "study")
+    study.correct([f"{name}.tif" for name in "abcde"])
+    return study
+
+
+@pytest.fixture(scope="session")
+def trained_study(reviewed_study: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """The same after the second round. To be copied, not changed."""
+    study = reviewed_study.copied(tmp_path_factory.mktemp("trained") / "study")
+    ended = run_here("bootstrap", study.project)
+    assert ended.code == 0, ended.err
+    return study

@@ -11,6 +11,7 @@ from qpannot.bootstrap.ledger import Ledger
 from qpannot.bootstrap.states import REVIEWED, ImageStatus, State
 from qpannot.bootstrap.steps import LEAST_REVIEWED, Kind, next_step
 from qpannot.console import counted
+from qpannot.errors import FormatError, QpannotError
 from qpannot.qupath import ProjectImage
 from qpannot.recipe import Recipe
 
@@ -102,7 +103,7 @@ def next_steps(
             f"{counted(len(missing), 'slide')} missing ({names(missing)}); tell where slides are: "
             f"qpannot relink {named} FOLDER"
         )
-    if broken := [status for status in statuses if status.error]:
+    if broken := [each for each in statuses if each.error and not is_of_ledger(each.error, ledger)]:
         steps.append(
             f"{counted(len(broken), 'image')} whose annotations cannot be read ({names(broken)}): "
             "put a snapshot back, 'qpannot snapshots "
@@ -120,6 +121,11 @@ def next_steps(
     return tuple(steps)
 
 
+def is_of_ledger(error: QpannotError, ledger: Ledger) -> bool:
+    """Tell whether a record of the ledger is what cannot be read; its error says what to do."""
+    return isinstance(error, FormatError) and ledger.house in Path(error.path).parents
+
+
 def _about_network(
     statuses: Sequence[ImageStatus], ledger: Ledger, recipe: Recipe, named: str
 ) -> tuple[str, bool]:
@@ -128,7 +134,7 @@ def _about_network(
     command = f"qpannot bootstrap {named}"
     if step.kind is Kind.LEARN:
         if step.is_broken_off:
-            return f"round {step.round} was broken off; go on with it: {command}", True
+            return f"round {step.round} is not finished; go on with it: {command}", True
         news = counted(step.newly_reviewed, "slide")
         return f"{news} newly reviewed; train the network on them: {command}", True
     reviewed = sum(status.state in REVIEWED for status in statuses)

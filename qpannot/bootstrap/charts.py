@@ -31,11 +31,14 @@ class RoundScore:
     ----------
     kept
         Whether the round's model was kept.
+    part
+        What these slides are for: ``test`` or ``validation``.
     """
 
     round: int
     slides: tuple[SlideScore, ...]
     kept: bool = True
+    part: str = "validation"
 
     @property
     def mean(self) -> float | None:

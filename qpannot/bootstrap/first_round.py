@@ -8,7 +8,6 @@ from typing import Any
 from qpannot.bootstrap.ledger import Ledger
 from qpannot.bootstrap.proposing import PROPOSABLE, Findings, Found, Round
 from qpannot.bootstrap.states import ImageStatus, State
-from qpannot.errors import QpannotError, SlideError
 from qpannot.geometry import Mpp
 from qpannot.linking import open_image
 from qpannot.qupath import Project, ProjectImage
@@ -17,7 +16,6 @@ from qpannot.recipe import Recipe
 from qpannot.tissue import detect_tissue
 
 NUMBER = 1
-REPORT = "This is a defect of qpannot: please report it with this slide."
 
 
 class FirstRound:
@@ -89,11 +87,5 @@ class FirstRound:
     def find(self, image: ProjectImage) -> Findings:
         """Return the outlines of the tissue of a slide."""
         with open_image(image, fallback_mpp=self.mpp) as slide:
-            try:
-                outlines = detect_tissue(slide, self.recipe.tissue)
-            except QpannotError:
-                raise
-            except Exception as error:  # one slide must not end a run over 2,000
-                reason = f"its tissue cannot be outlined ({type(error).__name__}: {error})."
-                raise SlideError(image.name, reason, hint=REPORT) from error
+            outlines = detect_tissue(slide, self.recipe.tissue)
             return Findings([Found(each) for each in outlines], self.origin, slide.mpp_or_none)

@@ -24,7 +24,7 @@ from qpannot.qupath import Annotation, PathClass, Project, ProjectImage
 from qpannot.qupath.geojson.writing import write_geojson
 from qpannot.recipe import Recipe
 from qpannot.sampling import Part, split_slides
-from qpannot.training import TrainingResult, train_patch_network
+from qpannot.training import TrainingResult, is_first_process, train_patch_network
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Trained:
     slides
         Names of the slides of each part: train, validation, test.
     scores
-        By name, on the slides the model was not fitted to.
+        By name, on the slides the model was not fitted to; of several processes the first has them.
     failed
         Slides that could not be read.
     """
@@ -110,7 +110,7 @@ def train_alone(
         start_from=bundle,
         progress=shown(each),
     )
-    judged = held_out(lessons, parts, material)
+    judged = held_out(lessons, parts, material) if is_first_process() else []
     scores = scores_of(work, load_bundle(trained.bundle), folder / "heatmaps", judged, material)
     names = {lesson.image.id: lesson.image.name for lesson in lessons}
     return Trained(
@@ -158,6 +158,9 @@ def predict_alone(
     bundle = load_bundle(model or ledger.model_folder(kept or ""))
     openers, failed = openers_of(work, images)
     heatmaps, not_predicted = heatmaps_of(work, "Predicting", bundle, folder, openers)
+    rest = bundle.card.architecture.classes[0]  # as the recipe it was trained by calls it
+    labels = recipe.labels.model_copy(update={"rest": rest})
+    recipe = recipe.model_copy(update={"labels": labels})
     known = {each.name: each for each in project.classes}
     predicted: list[Predicted] = []
     for image in images:

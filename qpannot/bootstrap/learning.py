@@ -6,8 +6,11 @@ where it was.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import count
 from pathlib import Path
 
 from qpannot.bootstrap.areas import areas_by_class
@@ -19,10 +22,14 @@ from qpannot.bootstrap.scoring import mean_dice, outlines_in, score
 from qpannot.bootstrap.truth import Lesson, Material, material_of
 from qpannot.bootstrap.work import Work
 from qpannot.console import Each
+from qpannot.errors import MissingSlideError, QpannotError
 from qpannot.heatmap import load_heatmap
 from qpannot.models import Bundle, load_bundle
+from qpannot.recipe import Recipe
 from qpannot.sampling import Part, split_slides
-from qpannot.training import Progress, ShowProgress, train_patch_network
+from qpannot.training import ModelExistsError, Progress, ShowProgress, train_patch_network
+
+logger = logging.getLogger(__name__)
 
 
 def gather(work: Work, lessons: Sequence[Lesson], folder: Path) -> Material:
@@ -55,22 +62,30 @@ def learn(
     before = ledger.kept_model()
     name = model_name(record.number)
     started = time.monotonic()
-
-    result = train_patch_network(
+    train = partial(
+        train_patch_network,
         material.tables,
         material.metadata,
         material.openers,
         parts,
         recipe,
         ledger.model_folder(name).parent,
-        start_from=load_bundle(ledger.model_folder(before)) if before else None,
+        start_from=_usable(ledger.model_folder(before)) if before else None,
         round=record.number,
         progress=shown(work.each),
     )
+    try:
+        result = train()
+    except ModelExistsError as error:  # no round is recorded that has it
+        _set_aside(error.model.parent)
+        result = train()
+    missing = {image.id for image, error in material.failed if isinstance(error, MissingSlideError)}
     record.training = TrainingRecord(
         model=name,
         before=before,
-        slides={lesson.image.id: lesson.key for lesson in lessons},
+        slides={
+            lesson.image.id: lesson.key for lesson in lessons if lesson.image.id not in missing
+        },
         parts={key: part.value for key, part in parts.items()},
         epochs=result.epochs,
         best_epoch=result.best_epoch,
@@ -80,6 +95,23 @@ def learn(
     )
     ledger.save_round(record)
     return record.training
+
+
+def _usable(folder: Path) -> Bundle | None:
+    try:
+        return load_bundle(folder)
+    except QpannotError as error:
+        logger.warning("%s It is left out.", error.message)
+        return None
+
+
+def _set_aside(folder: Path) -> None:
+    for number in count(1):
+        aside = folder.with_name(f"{folder.name}-unrecorded-{number}")
+        if not aside.exists():
+            logger.warning("%s is of no recorded round; it is now %s.", folder, aside.name)
+            folder.rename(aside)
+            return
 
 
 def shown(each: Each) -> ShowProgress:
@@ -111,9 +143,8 @@ def judge(
     judged = held_out(lessons, training.parts, material)
     scores: dict[str, dict[str, Score]] = {}
     for name in filter(None, (training.model, training.before)):
-        bundle = load_bundle(work.ledger.model_folder(name))
-        names = {work.recipe.labels.rest, *work.recipe.labels.classes}
-        if set(bundle.card.architecture.classes) == names:
+        bundle = _usable(work.ledger.model_folder(name))
+        if bundle and tells_apart(bundle, work.recipe):
             folder = work.ledger.heatmap_folder(name)
             scores[name] = scores_of(work, bundle, folder, judged, material)
 
@@ -128,6 +159,11 @@ def judge(
     record.judgement = Judgement(scores=scores, kept=kept, helped=helped)
     work.ledger.save_round(record)
     return record.judgement
+
+
+def tells_apart(bundle: Bundle, recipe: Recipe) -> bool:
+    """Tell whether a model knows the classes of a recipe, and no others."""
+    return set(bundle.card.architecture.classes) == {recipe.labels.rest, *recipe.labels.classes}
 
 
 def held_out(

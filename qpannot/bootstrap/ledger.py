@@ -31,7 +31,7 @@ from shapely.geometry.base import BaseGeometry
 
 from qpannot.bootstrap.corrections import Correction
 from qpannot.bootstrap.records import Choice, Judgement, TrainingRecord
-from qpannot.errors import FormatError, ProjectError
+from qpannot.errors import FormatError, ProjectError, UsageError
 from qpannot.qupath.files import HOUSE, ProjectFiles, write_atomically
 from qpannot.qupath.protocol import Fingerprint, Project
 from qpannot.recipe import Recipe, load_recipe
@@ -274,7 +274,15 @@ class Ledger:
 
     def recipe(self) -> Recipe | None:
         """Return the recipe last used on the whole project."""
-        return load_recipe(self.recipe_path) if self.recipe_path.is_file() else None
+        if not self.recipe_path.is_file():
+            return None
+        try:
+            return load_recipe(self.recipe_path)
+        except UsageError as error:
+            hint = "Move the file away, then name the recipe again: qpannot bootstrap -r RECIPE"
+            raise ProjectError(
+                self.recipe_path, "the recipe that the project keeps cannot be used.", hint=hint
+            ) from error
 
     def save_recipe(self, recipe: Recipe) -> None:
         """Record the recipe used on the whole project: every value, whatever it extended."""
@@ -290,9 +298,15 @@ class Ledger:
         return [record for path in paths if (record := self._read(path, RoundRecord))]
 
     def parts(self) -> dict[str, str]:
-        """Return what each slide that was ever reviewed is for (`sampling.Part`), by image ID."""
-        found = self._read(self.house / "parts.json", _Parts)
-        return found.parts if found else {}
+        """Return what each slide that was ever reviewed is for (`sampling.Part`), by image ID.
+
+        Where the file is gone, rounds tell of those they trained on: a slide that judged a model
+        must not teach the next.
+        """
+        if found := self._read(self.house / "parts.json", _Parts):
+            return found.parts
+        trained = [record.training for record in self.rounds() if record.training]
+        return {key: part for training in trained for key, part in training.parts.items()}
 
     def save_parts(self, parts: Mapping[str, str]) -> None:
         """Record what slides are for; those of other slides are kept."""
@@ -301,14 +315,27 @@ class Ledger:
             self._write(self.house / "parts.json", _Parts(parts=known))
 
     def kept_model(self) -> str | None:
-        """Return what the model is called that the last judged round kept."""
+        """Return what the model is called that the last judged round kept, if it is there still."""
         judged = [record.judgement for record in self.rounds() if record.judgement]
-        return judged[-1].kept if judged else None
+        return judged[-1].kept if judged and self.has_model(judged[-1].kept) else None
 
-    def learned(self) -> dict[str, str]:
-        """Return what was known of the slides the last training saw (`states.key_of`), by ID."""
-        trained = [record.training for record in self.rounds() if record.training]
-        return trained[-1].slides if trained else {}
+    def learned(self, recipe: Recipe) -> dict[str, str]:
+        """Return what was known of the slides the last training saw (`states.key_of`), by ID.
+
+        Nothing where its model is gone, or where the recipe tells other classes apart by now.
+        """
+        trained = [record for record in self.rounds() if record.training]
+        if not trained or (trained[-1].judgement and self.kept_model() is None):
+            return {}
+        last = trained[-1]
+        labels = last.recipe["labels"]
+        before = {labels["rest"], *labels["classes"]}
+        is_same = before == {recipe.labels.rest, *recipe.labels.classes}
+        return last.training.slides if last.training and is_same else {}
+
+    def has_model(self, name: str) -> bool:
+        """Tell whether the bundle of a model is there."""
+        return self.model_folder(name).is_dir()
 
     def model_folder(self, name: str) -> Path:
         """Return where the bundle of a model is."""

@@ -141,11 +141,12 @@ def _learn_and_propose(
     )
     lessons, failed = lessons_of(statuses, ledger)
     material = gather(work, lessons, ledger.house / "patches")
-    if record.training is None:
-        record.corrections |= corrections_of(work, lessons, ledger.learned())
-        ledger.save_round(record)
-        learn(work, record, lessons, material)
+    if record.judgement and not ledger.has_model(record.judgement.kept):
+        record.judgement = None
     if record.judgement is None:
+        if record.training is None or not ledger.has_model(record.training.model):
+            record.corrections |= corrections_of(work, lessons, ledger.learned(work.recipe))
+            learn(work, record, lessons, material)
         judge(work, record, lessons, material)
     assert record.judgement is not None
     outcome.failed += [*failed, *material.failed]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from qpannot.bootstrap.acquisition import Candidate, Ranked, rank
+from qpannot.bootstrap.learning import tells_apart
 from qpannot.bootstrap.outcome import Outcome
 from qpannot.bootstrap.predicting import heatmaps_of, openers_of
 from qpannot.bootstrap.proposing import PROPOSABLE, Findings, Found, Round
@@ -16,9 +17,10 @@ from qpannot.bootstrap.records import Choice
 from qpannot.bootstrap.scoring import outlines_in
 from qpannot.bootstrap.states import ImageStatus, State
 from qpannot.bootstrap.work import Work
+from qpannot.errors import QpannotError
 from qpannot.heatmap import Heatmap, load_heatmap
 from qpannot.linking import open_image
-from qpannot.models import load_bundle
+from qpannot.models import Bundle, load_bundle
 from qpannot.qupath import ProjectImage
 from qpannot.qupath.proposals import Origin
 from qpannot.sampling import Opener
@@ -38,7 +40,7 @@ class NetworkRound:
     def __init__(self, work: Work, number: int, model: str) -> None:
         self.work = work
         self.model = model
-        self.bundle = load_bundle(work.ledger.model_folder(model))
+        self.bundle = _kept_bundle(work, model)
         card, recipe = self.bundle.card, work.recipe
         self.origin = Origin(round=number, method=f"AN2: {card.architecture.encoder}", model=model)
         settings: dict[str, Any] = {
@@ -123,10 +125,10 @@ class NetworkRound:
         images = {status.image.id: status.image for status in considered}
         order = [each for each in ranked if each.id in chosen and each.id in self._heatmaps]
         if order:
+            self._record(order)  # first, so that a crash loses no reason
             self.round.propose(
                 [images[each.id] for each in order], self.find, outcome, self.work.each
             )
-            self._record(order)
 
     def _record(self, order: Sequence[Ranked]) -> None:
         ledger = self.work.ledger
@@ -186,3 +188,24 @@ class NetworkRound:
             self.origin,
             heatmap.mpp,
         )
+
+
+def _kept_bundle(work: Work, name: str) -> Bundle:
+    folder = work.ledger.model_folder(name)
+    try:
+        bundle = load_bundle(folder)
+    except QpannotError as error:
+        raise QpannotError(
+            error.message,
+            hint=f"Put it back from a copy, or delete {folder}: the network is then trained again.",
+        ) from error
+    if not tells_apart(bundle, work.recipe):
+        known = ", ".join(bundle.card.architecture.classes)
+        labels = work.recipe.labels
+        raise QpannotError(
+            f"The model {name} tells {known} apart, and the recipe now says "
+            f"{', '.join((labels.rest, *labels.classes))}.",
+            hint="Train another on what is reviewed: --set round.train_after=1; or give labels as "
+            "they were.",
+        )
+    return bundle

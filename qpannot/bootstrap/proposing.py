@@ -29,7 +29,7 @@ from qpannot.bootstrap.states import (
     survey,
 )
 from qpannot.console import Each
-from qpannot.errors import QpannotError
+from qpannot.errors import QpannotError, SlideError
 from qpannot.geometry import Mpp
 from qpannot.linking import check_is_slide, known_slides, remember_slides
 from qpannot.qupath import Annotation, PathClass, Project, ProjectImage
@@ -57,6 +57,8 @@ SPARE_COLORS = ((0, 140, 200), (160, 110, 0), (110, 60, 180), (0, 150, 110), (22
 
 PROPOSABLE = (State.UNANNOTATED, State.PROPOSED)
 """States in which nothing of a person can be lost by a proposal."""
+
+REPORT = "This is a defect of qpannot: please report it with this slide."
 
 MIRROR_EVERY_S = 60.0
 """How often the states of slides are written into the project during a long round."""
@@ -211,7 +213,13 @@ class Round:
         outcome: Outcome,
     ) -> None:
         started = time.monotonic()
-        found = find(image)
+        try:
+            found = find(image)
+        except QpannotError:
+            raise
+        except Exception as error:  # one slide must not end a run over 2,000
+            reason = f"it cannot be outlined ({type(error).__name__}: {error})."
+            raise SlideError(image.name, reason, hint=REPORT) from error
         # What a person saved or said while the slide was read goes first.
         fingerprint = image.fingerprint()
         status = status_of(image, self.ledger)

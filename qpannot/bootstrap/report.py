@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
@@ -23,6 +23,8 @@ from qpannot.pictures import AFTER_COLOR, BEFORE_COLOR, compared, small_png
 __all__ = [
     "CorrectionRow",
     "Curve",
+    "EffortRow",
+    "JudgedRow",
     "ProposalRow",
     "RoundReport",
     "RoundScore",
@@ -49,6 +51,45 @@ class CorrectionRow:
     class_name: str
     change: Change
     picture: bytes | None = None
+
+
+@dataclass(frozen=True)
+class JudgedRow:
+    """A held-out slide, or the mean of some, as the model before and the round's outline it.
+
+    Parameters
+    ----------
+    part
+        ``validation`` or ``test``.
+    before, now
+        Dice; ``None`` where that model was not judged on it.
+    is_mean
+        Whether it is the mean of the part's slides.
+    """
+
+    slide: str
+    part: str
+    before: float | None
+    now: float | None
+    is_mean: bool = False
+
+
+@dataclass(frozen=True)
+class EffortRow:
+    """How much people changed of proposals, as a round found it when it began.
+
+    Parameters
+    ----------
+    method
+        What the proposals had been made by.
+    dice
+        The mean over the slides; 1 where nothing was changed.
+    """
+
+    round: int
+    method: str
+    slides: int
+    dice: float
 
 
 @dataclass(frozen=True)
@@ -80,14 +121,18 @@ class RoundReport:
         How many slides are in each state.
     scores
         Every round that was judged, first to last.
+    judged
+        The held-out slides by the model before and the round's, then the means of each part.
     helped
-        Whether the round's model does at least as well as the one before.
+        Whether the round's model does better than the one before on the validation slides.
     model, kept_model, model_digest
         The round's model, the one that is used from now on, and the digest of that one.
     curves
         Of the round's training.
     corrections
         In any order; the report has the worst first.
+    effort
+        Of every round so far, first to last.
     failures
         Slides that were skipped, each with the reason.
     next_steps
@@ -107,12 +152,14 @@ class RoundReport:
     date: str
     recipe: str
     scores: tuple[RoundScore, ...] = ()
+    judged: tuple[JudgedRow, ...] = ()
     helped: bool | None = None
     model: str | None = None
     kept_model: str | None = None
     model_digest: str | None = None
     curves: tuple[Curve, ...] = ()
     corrections: tuple[CorrectionRow, ...] = ()
+    effort: tuple[EffortRow, ...] = ()
     proposals: tuple[ProposalRow, ...] = ()
     failures: tuple[tuple[str, str], ...] = ()
     next_steps: tuple[str, ...] = ()
@@ -136,10 +183,20 @@ def render_report(report: RoundReport) -> str:
         comparisons_of=sum(row.picture is not None for row in corrections),
         proposed=[row for row in report.proposals if row.picture][:PICTURES],
         score_chart=score_chart(report.scores) if measured else None,
+        rounds_by_part=_rounds_by_part(report.scores),
         curve_charts=[curve_chart(list(panel)) for _, panel in panels],
         before_color=BEFORE_COLOR,
         after_color=AFTER_COLOR,
     )
+
+
+def _rounds_by_part(scores: Sequence[RoundScore]) -> dict[str, str]:
+    """Return the rounds that are shown by their test slides, and those by the validation slides."""
+    found: dict[str, list[str]] = {}
+    for score in scores:
+        if score.slides:
+            found.setdefault(score.part, []).append(str(score.round))
+    return {part: ", ".join(numbers) for part, numbers in found.items()}
 
 
 def comparison_picture(

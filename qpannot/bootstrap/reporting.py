@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import csv
 import io
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from pathlib import Path
+from statistics import fmean
 
-import numpy as np
-from numpy.typing import NDArray
+from shapely.geometry.base import BaseGeometry
 
 from qpannot.bootstrap.advice import labels
 from qpannot.bootstrap.areas import areas_by_class
 from qpannot.bootstrap.charts import Curve, RoundScore, SlideScore
+from qpannot.bootstrap.cropping import Cropped, crop_to_tissue
 from qpannot.bootstrap.ledger import Ledger, RoundRecord
 from qpannot.bootstrap.outcome import Outcome
 from qpannot.bootstrap.report import (
     PICTURES,
     CorrectionRow,
+    EffortRow,
+    JudgedRow,
     ProposalRow,
     RoundReport,
     comparison_picture,
     render_report,
 )
+from qpannot.bootstrap.scoring import mean_dice
 from qpannot.errors import QpannotError
 from qpannot.geometry import Size
 from qpannot.linking import open_image
@@ -34,21 +39,34 @@ from qpannot.qupath.files import write_atomically
 CURVES = ("loss", "dice")
 """What of a training is drawn; ``curves.csv`` has more."""
 
+OVERVIEW_PX = 3 * COMPARED_PX
+"""The longer side of the overviews that pictures are cut from."""
+
 
 def write_report(project: Project, outcome: Outcome, next_steps: Sequence[str]) -> Path | None:
     """Write the report of the round that was worked on, and return where it is.
 
-    ``None`` where there was nothing to do.
+    ``None`` where there was nothing to do, and an earlier run came to write the last round's.
     """
     ledger = Ledger.of(project)
-    record = ledger.round(outcome.round) if outcome.round is not None else None
+    rounds = ledger.rounds()
+    number = outcome.round or (rounds[-1].number if rounds else None)
+    record = ledger.round(number) if number is not None else None
     if record is None:
         return None
     path = ledger.house / "reports" / f"round-{record.number:03d}.html"
+    if outcome.round is None and _is_of(path, record):
+        return None
     path.parent.mkdir(parents=True, exist_ok=True)
     page = render_report(_report(project, ledger, record, outcome, next_steps))
     write_atomically(path, page.encode())
     return path
+
+
+def _is_of(path: Path, record: RoundRecord) -> bool:
+    """Tell whether a report was written after the last work on its round."""
+    finished = datetime.fromisoformat(record.finished or record.started)
+    return path.is_file() and path.stat().st_mtime >= finished.timestamp()
 
 
 def _report(
@@ -59,6 +77,7 @@ def _report(
     next_steps: Sequence[str],
 ) -> RoundReport:
     called = labels(project.images)
+    rounds = [each for each in ledger.rounds() if each.number <= record.number]
     training, judgement = record.training, record.judgement
     card = None
     if judgement is not None:
@@ -70,15 +89,17 @@ def _report(
         round=record.number,
         method=record.method,
         states=Counter(status.state.value for status in outcome.statuses),
-        date=record.finished or record.started,
+        date=_shown(record.finished or record.started),
         recipe=str(record.recipe["name"]),
-        scores=tuple(_scores(ledger.rounds(), called)),
+        scores=tuple(_scores(rounds, called)),
+        judged=tuple(_judged(record, called)),
         helped=judgement.helped if judgement else None,
         model=training.model if training else None,
         kept_model=judgement.kept if judgement else None,
         model_digest=card.weights_sha256[:12] if card else None,
         curves=tuple(_curves(ledger, training.model)) if training else (),
         corrections=tuple(_corrections(project, ledger, record, called)),
+        effort=tuple(_effort(rounds, ledger, called)),
         proposals=tuple(_proposals(project, record, called)),
         failures=tuple((called[image.id], error.message) for image, error in outcome.failed),
         next_steps=tuple(next_steps),
@@ -103,7 +124,38 @@ def _scores(rounds: Iterable[RoundRecord], called: dict[str, str]) -> Iterable[R
                 if parts[key] == shown
             ),
             kept=judgement.kept == training.model,
+            part=shown,
         )
+
+
+def _judged(record: RoundRecord, called: dict[str, str]) -> Iterable[JudgedRow]:
+    """Yield what the model before and the round's are worth on the same slides, if both were."""
+    training, judgement = record.training, record.judgement
+    if training is None or judgement is None or training.before not in judgement.scores:
+        return
+    before, now = judgement.scores[training.before], judgement.scores.get(training.model, {})
+    for part in ("validation", "test"):
+        own = [key for key in now if training.parts[key] == part and key in before]
+        for key in own:
+            yield JudgedRow(called.get(key, key), part, before[key].dice, now[key].dice)
+        if len(own) > 1:
+            was, now_is = (mean_dice(scores[key] for key in own) for scores in (before, now))
+            yield JudgedRow(f"mean of {len(own)}", part, was, now_is, is_mean=True)
+
+
+def _effort(
+    rounds: Iterable[RoundRecord], ledger: Ledger, called: dict[str, str]
+) -> Iterable[EffortRow]:
+    """Yield how much people had changed when each round began, by what had proposed."""
+    for record in rounds:
+        dices = defaultdict(list)
+        for key, correction in record.corrections.items():
+            kept = ledger.image(key, called.get(key, key)).standing
+            made = [each for each in kept if each.round < record.number]
+            if made:
+                dices[made[-1].method].append(correction.overall.dice)
+        for method, found in sorted(dices.items()):
+            yield EffortRow(record.number, method, len(found), fmean(found))
 
 
 def _curves(ledger: Ledger, model: str) -> Iterable[Curve]:
@@ -136,15 +188,19 @@ def _corrections(
 def _comparison(image: ProjectImage, ledger: Ledger) -> bytes | None:
     kept = ledger.image(image.id, image.name).standing
     try:
-        overview, size = _overview(image)
         annotations = image.annotations()
+        before, after = (
+            areas_by_class((each.class_name, each.shape) for each in kept),
+            areas_by_class((each.class_name, each.geometry) for each in annotations),
+        )
+        part = _cropped(image, [*before.values(), *after.values()])
     except QpannotError:
         return None  # the table has the numbers
     return comparison_picture(
-        overview,
-        size,
-        areas_by_class((each.class_name, each.shape) for each in kept),
-        areas_by_class((each.class_name, each.geometry) for each in annotations),
+        part.overview,
+        part.full_size,
+        {name: part.moved(area) for name, area in before.items()},
+        {name: part.moved(area) for name, area in after.items()},
     )
 
 
@@ -161,12 +217,20 @@ def _proposals(
 
 def _outlined(image: ProjectImage) -> bytes | None:
     try:
-        overview, size = _overview(image)
-        return small_png(outlined(overview, size, image.annotations()))
+        annotations = image.annotations()
+        part = _cropped(image, [each.geometry for each in annotations])
     except QpannotError:
         return None  # it is named all the same
+    moved = [each.with_changes(geometry=part.moved(each.geometry)) for each in annotations]
+    return small_png(outlined(part.overview, part.full_size, moved))
 
 
-def _overview(image: ProjectImage) -> tuple[NDArray[np.uint8], Size]:
+def _cropped(image: ProjectImage, areas: Sequence[BaseGeometry]) -> Cropped:
     with open_image(image) as slide:
-        return slide.thumbnail(Size(COMPARED_PX, COMPARED_PX)), slide.size
+        overview = slide.thumbnail(Size(OVERVIEW_PX, OVERVIEW_PX))
+        return crop_to_tissue(overview, slide.size, areas, longest_px=COMPARED_PX)
+
+
+def _shown(time: str) -> str:
+    """Return a time of the ledger as people write it."""
+    return datetime.fromisoformat(time).strftime("%Y-%m-%d %H:%M UTC")

@@ -2,9 +2,9 @@
 
 - A round that was broken off goes on.
 - A network is trained when ``round.train_after`` slides were newly reviewed, or corrected again,
-  since the last time; or any at all, if none waits for a person and there is nothing to propose
-  without training. Two reviewed slides are the least: one to learn from, one to choose the model
-  by.
+  since the last time; or any at all, if none waits for a person and the tissue threshold has
+  nothing to outline first. Two reviewed slides are the least: one to learn from, one to choose
+  the model by.
 - Where there is a network, it proposes for the slides that have no proposal of it.
 - Where there is none, the tissue threshold does.
 """
@@ -60,8 +60,12 @@ def next_step(statuses: Sequence[ImageStatus], ledger: Ledger, recipe: Recipe) -
     """
     rounds = ledger.rounds()
     last = rounds[-1].number if rounds else 1
-    known = ledger.learned()
-    reviewed = [each for each in statuses if each.state in REVIEWED and not each.error]
+    known = ledger.learned(recipe)
+    reviewed = [
+        each
+        for each in statuses
+        if each.state in REVIEWED and not each.error and not each.slide_is_missing
+    ]
     news = sum(known.get(each.image.id) != key_of(each, ledger) for each in reviewed)
     if rounds and rounds[-1].is_broken_off:
         return Step(Kind.LEARN, last, news, is_broken_off=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import signal
 import sys
 
 import typer
@@ -13,8 +14,8 @@ from qpannot import __version__
 from qpannot.cli import demo, doctor, exchange, loop, network, projects, qupath, snapshots
 from qpannot.errors import QpannotError
 
-INTERRUPTED = 130
-"""Exit code after Ctrl-C."""
+INTERRUPTED, TERMINATED = 130, 143
+"""Exit codes after Ctrl-C, and after SIGTERM, with which a cluster or a system ends a job."""
 
 EXAMPLES = """
 [bold]The loop, as you live it[/]
@@ -72,6 +73,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # terminals that know no umlauts
+    # so that locks are given back and half-written files are taken away
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(TERMINATED))
     try:
         app()
     except QpannotError as error:
@@ -86,9 +89,11 @@ def main() -> None:
         _show(QpannotError(reason, hint="Check the path, its permissions and free space."))
         sys.exit(1)
     except SystemExit as ended:
-        if ended.code == INTERRUPTED:
+        if ended.code in (INTERRUPTED, TERMINATED):
             sys.stderr.write("Stopped. Run the same command again to go on from here.\n")
         raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _show(error: QpannotError) -> None:

@@ -62,8 +62,10 @@ def recipe_of(project: Project, recipe: str | None, changes: Sequence[str] | Non
     from qpannot.bootstrap.ledger import Ledger
     from qpannot.recipe import BASE, load_recipe
 
-    kept = Ledger.of(project).recipe_path
-    return load_recipe(recipe or (kept if kept.is_file() else BASE), changes or ())
+    ledger = Ledger.of(project)
+    if recipe is None and ledger.recipe() is not None:  # it can be read
+        recipe = str(ledger.recipe_path)
+    return load_recipe(recipe or BASE, changes or ())
 
 
 def parse_mpp(value: float | None) -> Mpp | None:

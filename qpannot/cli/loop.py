@@ -51,8 +51,9 @@ def bootstrap(
     person to correct in QuPath. Each later round trains a network on the reviewed slides, judges
     it on some that it was not fitted to, keeps the better one, and proposes by its heatmaps (AN2)
     for the others. What a person annotated is never touched; repeating the command does nothing
-    twice, and goes on with what was broken off. With --image, proposals that nobody touched are
-    made anew, so that other settings can be tried.
+    twice, and goes on with what was broken off. The report of each round is in qpannot/reports in
+    the project's folder. With --image, proposals that nobody touched are made anew, so that other
+    settings can be tried.
 
     The project keeps the recipe: what --recipe and --set gave without --image holds for later
     runs, until others are given.

@@ -47,7 +47,8 @@ def train(
     command goes on where it was. The model is then judged on the reviewed slides that it was not
     fitted to.
 
-    On several machines, start it on each with torchrun or srun.
+    GPUs of this machine are used as they are found. For several machines, start it by torchrun
+    ('torchrun ... -m qpannot train study -o first') or srun, on a disk that all of them see.
 
     Examples:
 
@@ -58,12 +59,15 @@ def train(
     from qpannot.bootstrap.jobs import train_alone
     from qpannot.console import say, show_json, show_skipped, show_table, stages
     from qpannot.qupath import open_project
+    from qpannot.training import is_first_process
 
     resolution = parse_mpp(mpp)
     with open_project(project, "r", backend) as opened:  # type: ignore[arg-type]
         loaded = recipe_of(opened, recipe, set_)
         with stages(quiet=("Looking",), sparse=SPARSE) as each:
             result = train_alone(opened, loaded, output, start=start, mpp=resolution, each=each)
+        if not is_first_process():
+            return
         show_skipped((image.name, error) for image, error in result.failed)
         if json:
             show_json(

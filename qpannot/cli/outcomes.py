@@ -20,8 +20,10 @@ def advice_on(project: Project, outcome: Outcome) -> tuple[str, ...]:
     return next_steps(outcome.statuses, project.path, Ledger.of(project), outcome.recipe)
 
 
-def show_outcome(project: Project, outcome: Outcome, report: Path | None = None) -> None:
-    """Say what a run of bootstrap did, how things stand, and what comes next."""
+def show_outcome(
+    project: Project, outcome: Outcome, report: Path | None = None, *, advise: bool = True
+) -> None:
+    """Say what a run of bootstrap did, how things stand, and, if asked to, what comes next."""
     from qpannot.bootstrap.advice import labels
     from qpannot.console import counted, say, show_next, show_skipped
 
@@ -57,7 +59,8 @@ def show_outcome(project: Project, outcome: Outcome, report: Path | None = None)
     say(f"{counted(len(outcome.statuses), 'image')}: {counts_text(outcome.statuses)}.")
     if report:
         say(f"Report: {report}")
-    show_next(advice_on(project, outcome))
+    if advise:
+        show_next(advice_on(project, outcome))
 
 
 def _show_learned(project: Project, record: RoundRecord) -> None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +23,7 @@ from shapely.geometry.base import BaseGeometry
 from qpannot.demo.grid import GRID_PX, MPP
 from qpannot.demo.layout import Layout, lay_out
 from qpannot.demo.synthesis import draw_stain, render
-from qpannot.errors import SlideError, UsageError
+from qpannot.errors import QpannotError, SlideError, UsageError
 
 SIZE_PX = 10_240
 TILE_PX = 256
@@ -84,6 +88,7 @@ def make_demo_slides(
     seed: int = 0,
     size_px: int = SIZE_PX,
     progress: Callable[[DemoSlide], None] | None = None,
+    processes: int = 1,
 ) -> list[DemoSlide]:
     """Write synthetic H&E slides with known tumours; keep those that are there already.
 
@@ -100,7 +105,10 @@ def make_demo_slides(
     size_px
         Side of the square slides at full resolution, a multiple of 256 of at least 1,024.
     progress
-        Called with each slide once it is on disk.
+        Called with each slide, in order, once it is on disk.
+    processes
+        Among which slides are divided. A script that asks for several has to guard its main
+        module with ``if __name__ == "__main__":``.
 
     Returns
     -------
@@ -123,9 +131,10 @@ def make_demo_slides(
             hint="Give a multiple of 256 of at least 1,024, for example 10240.",
         )
     folder.mkdir(parents=True, exist_ok=True)
+    make = partial(_one_slide, folder, seed=seed, size_px=size_px)
+    missing = sum(not (folder / f"{_name(index)}.svs").exists() for index in range(count))
     slides = []
-    for index in range(count):
-        slide = _one_slide(folder, index, seed, size_px)
+    for slide in _mapped(make, count, min(processes, missing)):
         slides.append(slide)
         if progress is not None:
             progress(slide)
@@ -172,12 +181,33 @@ def averaged(pixels: NDArray[np.uint8], downsample: int) -> NDArray[np.uint8]:
     return np.concatenate(strips)
 
 
+def _mapped(make: Callable[[int], DemoSlide], count: int, processes: int) -> Iterator[DemoSlide]:
+    if processes <= 1:
+        yield from map(make, range(count))
+        return
+    spawn = multiprocessing.get_context("spawn")  # a fork would copy locks of other threads
+    try:
+        with ProcessPoolExecutor(processes, mp_context=spawn) as pool:
+            yield from pool.map(make, range(count))
+    except BrokenProcessPool as error:
+        raise QpannotError(
+            "A process that was making demo slides was ended from outside, most likely because "
+            "the memory was full.",
+            hint="Free some, or ask for smaller slides (--size 6144), and run again; the slides "
+            "that are there are kept.",
+        ) from error
+
+
+def _name(index: int) -> str:
+    return f"demo-{index + 1:02d}"
+
+
 def _one_slide(folder: Path, index: int, seed: int, size_px: int) -> DemoSlide:
     """Make the slide of an index, or find it made."""
     block, place = divmod(index, len(_PATIENTS))
     patient_in_block, grade = _PATIENTS[place]
     number = patient_in_block + 5 * block
-    name = f"demo-{index + 1:02d}"
+    name = _name(index)
     path, mask_path = folder / f"{name}.svs", folder / f"{name}.mask.tif"
     origin = f"{GENERATOR}, seed {seed}, slide {index + 1}, {size_px} px"
     # The mask is written first, so a slide that is there has its mask.

@@ -209,7 +209,8 @@ class TrainingSettings(_Section):
     """``auto``: 16-mixed on a GPU, 32 elsewhere."""
 
     workers: int | None = Field(default=None, ge=0)
-    """Processes that read patches; ``null``: one for each core but one, eight at most."""
+    """Processes that read patches, besides those that calculate; ``null``: where a GPU calculates
+    one for each core but one, else one for every fourth core, and eight at most."""
 
     seed: int = 0
 

@@ -24,7 +24,7 @@ from qpannot.torchvision_import import import_torchvision
 from qpannot.training.checkpoints import Kept, SafeCheckpoints
 from qpannot.training.data import PatchData
 from qpannot.training.identity import Identity, key_of
-from qpannot.training.keeper import Keeper, handlers_kept, interruption_by
+from qpannot.training.keeper import Keeper, TrainingInterrupted, handlers_kept
 from qpannot.training.processes import Place, count_workers, share_cores
 from qpannot.training.progress import Progress, ShowProgress, show_nothing
 from qpannot.training.task import PatchTask
@@ -80,8 +80,7 @@ def fit(
     """
     recipe = run.recipe
     precision = precision_of(recipe.training, uses_gpu=run.uses_gpu)
-    share_cores(place)
-    workers = count_workers(recipe.training.workers, place)
+    workers = count_workers(recipe.training.workers, place, uses_gpu=run.uses_gpu)
     network = network or empty_network(recipe, run.train)
     keeper = Keeper(run.folder, run.identity, recipe.training, show)
     task = PatchTask(network, recipe.training)
@@ -89,7 +88,13 @@ def fit(
         file = run.folder / f"clusters-{key_of(run.identity)}.safetensors"
         task.use_clusters(file, partial(_make_clusters, run, file, workers, show))
     data = PatchData(run.train, run.validation, run.openers, recipe, workers=workers)
-    with handlers_kept(), _quiet_lightning(), torch.random.fork_rng(devices=[]):
+    readers = workers if recipe.training.workers is None else 0  # a number asked for is extra
+    with (
+        share_cores(place, readers),
+        handlers_kept(),
+        _quiet_lightning(),
+        torch.random.fork_rng(devices=[]),
+    ):
         trainer = Trainer(
             accelerator="cuda" if run.uses_gpu else "cpu",
             devices=place.on_machine,
@@ -111,7 +116,7 @@ def fit(
             trainer.fit(task, datamodule=data, ckpt_path=run.checkpoint)
         except SystemExit as error:
             # What Lightning makes of a signal before we listen, or of a second Ctrl-C.
-            raise keeper.interruption or interruption_by("a signal") from error
+            raise keeper.interruption or TrainingInterrupted("a signal") from error
         except torch.OutOfMemoryError as error:
             raise QpannotError(
                 f"The memory of the GPU does not suffice for {recipe.training.batch_size} patches "

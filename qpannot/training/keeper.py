@@ -51,7 +51,20 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class TrainingInterrupted(QpannotError):
-    """A person or the cluster asked a training to stop; run again, it goes on."""
+    """A person or the cluster asked a training to stop; run again, it goes on.
+
+    Parameters
+    ----------
+    what
+        The signal's name, or another process.
+    """
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"The training was stopped by {what}.",
+            hint="Run the command again; it goes on where it was.",
+        )
+        self.exit_code = 143 if what == signal.SIGTERM.name else 130
 
 
 class Diverged(QpannotError):
@@ -136,7 +149,7 @@ class Keeper(Checkpoint):
     @property
     def interruption(self) -> TrainingInterrupted | None:
         """What to raise if a signal asked to stop."""
-        return interruption_by(self._signal) if self._signal else None
+        return TrainingInterrupted(self._signal) if self._signal else None
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to count the seconds."""
@@ -198,7 +211,7 @@ class Keeper(Checkpoint):
             trainer.save_checkpoint(self.folder / CHECKPOINTS / MIDDLE)
             self._saved = now
         if is_interrupted:
-            raise self.interruption or interruption_by("another process")
+            raise self.interruption or TrainingInterrupted("another process")
         if of_training:
             self._tell(trainer, batch, loss)
         elif batches + batch < self._batches(trainer):  # of the last one tells the epoch's end
@@ -237,7 +250,7 @@ class Keeper(Checkpoint):
         self._tell(trainer, self._batches(trainer), row["train.loss"])
         (is_interrupted,) = _any_of(trainer, self._signal is not None)
         if is_interrupted and not trainer.should_stop:
-            raise self.interruption or interruption_by("another process")
+            raise self.interruption or TrainingInterrupted("another process")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Close TensorBoard's file."""
@@ -289,14 +302,6 @@ def _failures(trainer: Trainer) -> dict[str, str]:
     found: list[dict[str, str]] = [{}] * trainer.world_size
     torch.distributed.all_gather_object(found, own)
     return {slide: why for each in found for slide, why in each.items()}
-
-
-def interruption_by(what: str) -> TrainingInterrupted:
-    """Return what to raise when something asks to stop."""
-    return TrainingInterrupted(
-        f"The training was stopped by {what}.",
-        hint="Run the command again; it goes on where it was.",
-    )
 
 
 def _any_of(trainer: Trainer, *flags: bool) -> list[bool]:

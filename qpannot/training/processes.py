@@ -152,6 +152,11 @@ def find_place(processes: int | None, *, uses_gpu: bool) -> Place:
     return place
 
 
+def is_first_process() -> bool:
+    """Tell whether this is the one, of what ``torchrun`` or Slurm started, that reports."""
+    return find_place(None, uses_gpu=False).rank == 0
+
+
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -167,17 +172,20 @@ def cores() -> int:
         return os.cpu_count() or 1
 
 
-def count_workers(setting: int | None, place: Place) -> int:
+def count_workers(setting: int | None, place: Place, *, uses_gpu: bool) -> int:
     """Return how many workers read for this process.
 
     Parameters
     ----------
     setting
-        ``training.workers`` of the recipe; None: one for each of its cores but one, 8 at most.
+        ``training.workers`` of the recipe; None: where a GPU calculates one for each of its cores
+        but one, else one for every fourth, and 8 at most.
     """
     if setting is not None:
         return setting
-    return min(MAX_WORKERS, max(0, cores() // place.on_machine - 1))
+    own = cores() // place.on_machine
+    wanted = own - 1 if uses_gpu or own < 2 else max(1, own // 4)
+    return min(MAX_WORKERS, max(0, wanted))
 
 
 Job = TypeVar("Job")
@@ -206,7 +214,6 @@ def other_processes(work: Callable[[Job, Place], object], job: Job, place: Place
         return
     context = multiprocessing.get_context("spawn")
     others: list[tuple[SpawnProcess, Connection]] = []
-    threads = torch.get_num_threads()
     known = {key: os.environ.get(key) for key in ("MASTER_ADDR", "MASTER_PORT")}
     try:
         for rank in range(1, place.processes):
@@ -244,7 +251,6 @@ def other_processes(work: Callable[[Job, Place], object], job: Job, place: Place
             os.environ.pop(key, None)
             if value is not None:
                 os.environ[key] = value
-        torch.set_num_threads(threads)
 
 
 def _received(receiver: Connection) -> tuple[str, str | None] | None:
@@ -264,7 +270,15 @@ def _work(work: Callable[[Job, Place], object], job: Job, place: Place, sender: 
         sender.send((traceback.format_exc(), None))
 
 
-def share_cores(place: Place) -> None:
-    """Let this process calculate on its part of the cores."""
-    if place.on_machine > 1:
-        torch.set_num_threads(max(1, cores() // place.on_machine))
+@contextmanager
+def share_cores(place: Place, workers: int) -> Iterator[None]:
+    """Let this process calculate on its part of the cores meanwhile, but for those of its readers.
+
+    More threads than cores slow each other down far more than the last of them brings.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, cores() // place.on_machine - workers))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

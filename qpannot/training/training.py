@@ -21,7 +21,7 @@ from qpannot.sampling import (
     class_names,
     describe_patches,
 )
-from qpannot.training.checkpoints import Kept, find_checkpoint
+from qpannot.training.checkpoints import Kept, find_checkpoint, keep_result_only
 from qpannot.training.curves import Row, best_of, write_curves
 from qpannot.training.fitting import Run, empty_network, fit, precision_of
 from qpannot.training.identity import key_of, run_identity
@@ -41,6 +41,23 @@ MODEL = "model"
 VALIDATION = "validation."
 
 Device = Literal["auto", "cpu", "cuda"]
+
+
+class ModelExistsError(QpannotError):
+    """A folder holds the model of another training; no model is ever overwritten.
+
+    Parameters
+    ----------
+    model
+        The folder of its bundle.
+    """
+
+    def __init__(self, model: Path) -> None:
+        self.model = model
+        super().__init__(
+            f"There is already a model at {model}, of another training.",
+            hint="Name another folder, or move that one away; no model is ever overwritten.",
+        )
 
 
 @dataclass(frozen=True)
@@ -114,6 +131,7 @@ def train_patch_network(
         What each slide is for; those that test the model, and others, are left alone.
     folder
         Of this training alone: gets ``model``, ``curves.csv``, ``tensorboard``, ``checkpoints``.
+        Once there is a model, these hold no weights any more.
     start_from
         The last round's model, of which the weights are taken if ``training.start`` says so. Where
         the recipe means another network, other classes or other patches by now, a warning says
@@ -145,16 +163,15 @@ def train_patch_network(
     sha256 = start.card.weights_sha256 if start else None
     identity = run_identity(train, validation, recipe, start=sha256)
     place = find_place(processes, uses_gpu=uses_gpu)
+    model = folder / MODEL
     checkpoint = find_checkpoint(folder / CHECKPOINTS, identity, place.processes)
+    if checkpoint and not checkpoint.kept.best_weights and not model.exists():
+        checkpoint = None  # of a finished training, whose model somebody took away
     kept = checkpoint.kept if checkpoint else Kept()
     resumed_after = len(kept.rows)
     is_over = why_to_stop(kept.rows, recipe.training) is not None
-    model = folder / MODEL
     if model.exists() and not is_over:
-        raise QpannotError(
-            f"There is already a model at {model}, of another training.",
-            hint="Name another folder, or move that one away; no model is ever overwritten.",
-        )
+        raise ModelExistsError(model)
     run = Run(
         train=train,
         validation=validation,
@@ -174,9 +191,11 @@ def train_patch_network(
             if place.rank == 0:
                 raise _explained(error, run, round) from None
             raise
-    if place.rank == 0 and not model.exists():
-        write_curves(folder / CURVES, kept.rows)
-        _save(model, run, kept, round)
+    if place.rank == 0:
+        if not model.exists():
+            write_curves(folder / CURVES, kept.rows)
+            _save(model, run, kept, round)
+        keep_result_only(folder / CHECKPOINTS, identity, kept)
     if torch.distributed.is_initialized():
         torch.distributed.barrier()  # the first process has written the model
     best = _best(kept)

@@ -14,9 +14,12 @@ from PIL import Image
 
 from qpannot.bootstrap.charts import curve_chart, score_chart
 from qpannot.bootstrap.corrections import Change, measure_correction
+from qpannot.bootstrap.cropping import crop_to_tissue
 from qpannot.bootstrap.report import (
     CorrectionRow,
     Curve,
+    EffortRow,
+    JudgedRow,
     ProposalRow,
     RoundReport,
     RoundScore,
@@ -48,13 +51,18 @@ class Page(HTMLParser):
         self.references: list[str] = []
         self.text = ""
         self.feed(html)
+        self.text = re.sub(r"\s+", " ", self.text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
         self.references += [value or "" for key, value in attrs if key in ("src", "href")]
 
     def handle_data(self, data: str) -> None:
-        self.text += re.sub(r"\s+", " ", data)
+        self.text += data
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "td":
+            self.text += " "
 
 
 def change(width: int, mpp: Mpp | None) -> Change:
@@ -77,6 +85,10 @@ def full_report() -> RoundReport:
         date="2026-01-02",
         recipe="quick",
         scores=(RoundScore(1, scores(0.5, 0.6)), RoundScore(2, scores(0.4, 0.5), kept=False)),
+        judged=(
+            JudgedRow("kept.svs", "validation", 0.612, 0.534),
+            JudgedRow("mean of 2", "validation", None, 0.5, is_mean=True),
+        ),
         helped=False,
         model="round-002",
         kept_model="round-001",
@@ -88,6 +100,10 @@ def full_report() -> RoundReport:
         corrections=(
             CorrectionRow("good.svs", "Tumor", change(7600, Mpp.square(0.25))),
             CorrectionRow("bad.svs", "Tumor", change(2000, None), picture),
+        ),
+        effort=(
+            EffortRow(2, "AN1: tissue threshold 215", 3, 0.515),
+            EffortRow(3, "AN2", 1, 0.7361),
         ),
         proposals=(ProposalRow("next.svs", "the network is least sure here", picture),),
         failures=(("broken.svs", "it cannot be read"),),
@@ -118,8 +134,34 @@ def test_the_page_tells_all_of_the_round() -> None:
         "qpannot 9.9",
         "0.20 mm²",
         "48,000,000 px²",
+        "kept.svs validation 0.612 0.534",
+        "mean of 2 validation – 0.500",
+        "2 AN1: tissue threshold 215 3 0.515",
+        "3 AN2 1 0.736",
     ):
         assert told in text
+
+
+@pytest.mark.parametrize(("helped", "told"), [(True, "helped:"), (False, "did not help:")])
+def test_a_round_helped_or_it_did_not(helped: bool, told: str) -> None:
+    text = Page(render_report(replace(full_report(), helped=helped))).text
+    assert f"This round {told} round-001 is kept." in text
+    assert "no harm" not in text
+
+
+@pytest.mark.parametrize(
+    ("parts", "told"),
+    [
+        (("validation", "validation"), "Shown are the validation slides, by which the model was"),
+        (("test", "test"), "Shown are the test slides, which had no say"),
+        (("validation", "test"), "by their test slides: 2; by their validation slides, by which"),
+    ],
+)
+def test_it_is_said_which_slides_the_chart_shows(parts: tuple[str, str], told: str) -> None:
+    rounds = tuple(
+        RoundScore(number, scores(0.5), part=part) for number, part in enumerate(parts, 1)
+    )
+    assert told in Page(render_report(replace(BARE, scores=rounds))).text
 
 
 def test_the_worst_proposal_comes_first() -> None:
@@ -132,7 +174,14 @@ def test_what_was_not_measured_is_not_shown() -> None:
     assert "svg" not in page.tags and "img" not in page.tags
     assert "2 unannotated, 1 proposed." in page.text
     assert "No model was judged on held-out slides yet." in page.text
-    for heading in ("Training", "What was corrected", "What was proposed", "What failed"):
+    for heading in (
+        "On the same slides",
+        "Training",
+        "What was corrected",
+        "How much was corrected",
+        "What was proposed",
+        "What failed",
+    ):
         assert heading not in page.text
 
 
@@ -215,3 +264,27 @@ def test_a_comparison_of_a_busy_slide_stays_small() -> None:
     noise = np.random.default_rng(0).integers(0, 255, (600, 600, 3), np.uint8)
     png = comparison_picture(noise, Size(6000, 6000), {"T": shapely.box(9, 9, 3000, 3000)}, {})
     assert len(png) < 120_000
+
+
+def test_a_picture_is_cut_to_the_tissue_and_all_that_is_outlined() -> None:
+    overview = np.full((400, 800, 3), 245, np.uint8)
+    overview[100:200, 300:400] = (180, 90, 160)
+    overview[390, 790] = 0  # dust
+    full = Size(16_000, 8_000)  # 20 times as large
+    part = crop_to_tissue(overview, full, [shapely.box(8_000, 2_000, 9_000, 5_000)], longest_px=100)
+    assert (part.x, part.y) == pytest.approx((6_000, 2_000), abs=160)
+    assert (part.full_size.width, part.full_size.height) == pytest.approx((3_000, 3_000), abs=320)
+    assert max(part.overview.shape) == 100
+    moved = part.moved(shapely.box(6_000, 2_000, 8_000, 4_000))  # the tissue
+    scale = part.overview.shape[1] / part.full_size.width
+    left, top, right, bottom = (np.array(moved.bounds) * scale).round().astype(int)
+    assert part.overview[top + 1 : bottom - 1, left + 1 : right - 1].max() < 200
+    rest = part.overview.min(axis=2).copy()
+    rest[max(top - 1, 0) : bottom + 1, max(left - 1, 0) : right + 1] = 255
+    assert rest.min() > 200
+
+
+def test_a_picture_of_nothing_but_glass_is_the_whole_slide() -> None:
+    part = crop_to_tissue(OVERVIEW, FULL, [], longest_px=500)
+    assert (part.x, part.y, part.full_size) == (0, 0, FULL)
+    assert np.array_equal(part.overview, OVERVIEW)

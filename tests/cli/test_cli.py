@@ -174,20 +174,6 @@ def test_doctor_names_a_place_without_a_qupath_that_it_is_told_of(
     assert found["project backend"]["found"].startswith("builtin")
 
 
-def test_the_demo_runs_the_main_job_and_repeats_nothing(qpannot: Any, tmp_path: Path) -> None:
-    arguments = ("demo", tmp_path / "demo", "--slides", "2", "--size", "2048")
-    first = qpannot(*arguments)
-    assert "proposed for 2 slides" in first.out
-    assert (tmp_path / "demo" / "pictures" / "overview.png").is_file()
-    with open_project(tmp_path / "demo" / "project") as project:
-        assert [len(image.annotations()) for image in project.images] == [1, 1]
-        assert project.images[0].metadata["patient"] and project.images[0].metadata["grade"]
-        before = [image.fingerprint() for image in project.images]
-    assert "Nothing to propose" in qpannot(*arguments).out
-    with open_project(tmp_path / "demo" / "project") as project:
-        assert [image.fingerprint() for image in project.images] == before
-
-
 def test_a_folder_may_hold_the_project_and_pictures_of_it(
     qpannot: Any, slide_file: Path, tmp_path: Path
 ) -> None:

@@ -103,6 +103,24 @@ def test_a_slide_depends_on_its_index_and_seed_alone(
     assert other.path.read_bytes() != slides[0].path.read_bytes()
 
 
+def test_slides_made_by_several_processes_are_the_same(
+    slides: list[DemoSlide], tmp_path: Path
+) -> None:
+    shown: list[DemoSlide] = []
+    made = make_demo_slides(tmp_path, count=2, size_px=SIZE_PX, processes=2, progress=shown.append)
+    assert [slide.name for slide in shown] == ["demo-01", "demo-02"]
+    for one, other in zip(made, slides, strict=True):
+        assert one.path.read_bytes() == other.path.read_bytes()
+        assert one.tumour.equals(other.tumour) and one.patient == other.patient
+
+
+def test_an_error_in_another_process_comes_whole(tmp_path: Path) -> None:
+    (tmp_path / "demo-02.svs").write_bytes(b"mine")
+    with pytest.raises(UsageError, match="is not the demo slide") as caught:
+        make_demo_slides(tmp_path, count=3, size_px=1024, processes=2)
+    assert caught.value.hint and "another folder" in caught.value.hint
+
+
 def test_a_rerun_writes_nothing_that_is_there(slides: list[DemoSlide], folder: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     again: list[DemoSlide] = []

@@ -201,14 +201,15 @@ def test_who_is_who_is_read_from_what_torchrun_or_slurm_say(
     assert place.environment().global_rank() == 3
 
 
-def test_workers_are_as_many_as_the_recipe_says_or_the_cores_but_one(
+def test_workers_are_as_many_as_the_recipe_says_or_as_the_cores_are_good_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     alone, four = Place(0, 1, 1), Place(0, 4, 4, 1234)
-    assert count_workers(3, alone) == 3
-    for n, expected in {1: 0, 2: 1, 6: 5, 64: 8}.items():
+    assert count_workers(3, alone, uses_gpu=False) == 3
+    for n, with_gpu, without in ((1, 0, 0), (2, 1, 1), (6, 5, 1), (16, 8, 4), (64, 8, 8)):
         monkeypatch.setattr("qpannot.training.processes.cores", lambda n=n: n)
-        assert count_workers(None, alone) == expected
-    assert count_workers(None, four) == 8
+        assert count_workers(None, alone, uses_gpu=True) == with_gpu
+        assert count_workers(None, alone, uses_gpu=False) == without
+    assert count_workers(None, four, uses_gpu=True) == 8
     monkeypatch.setattr("qpannot.training.processes.cores", lambda: 8)
-    assert count_workers(None, four) == 1
+    assert count_workers(None, four, uses_gpu=True) == 1
