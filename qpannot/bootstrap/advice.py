@@ -73,10 +73,11 @@ def next_steps(
         steps.append(about_network)
     settled = [status for status in statuses if status.rejected or status.nothing_found]
     if settled:
+        setting = "outlines.threshold=0.3" if ledger.kept_model() else "tissue.threshold=220"
         steps.append(
             f"{counted(len(settled), 'slide')} where nothing was found or the proposal was deleted "
             f"({names(settled)}): annotate by hand, try other settings (qpannot bootstrap "
-            f"{named} --image NAME --set tissue.threshold=220), or say that there is nothing to "
+            f"{named} --image NAME --set {setting}), or say that there is nothing to "
             "annotate: "
             f"qpannot approve IMAGE --empty -p {named}"
         )

@@ -99,7 +99,9 @@ def _show_learned(project: Project, record: RoundRecord) -> None:
             rows.append(("mean", part, *cells))
     show_table(("Dice on slides held out", "part", *map(str, models)), rows)
     if judgement.helped is not None:
-        verdict = {True: "The round helped", False: "The round did not help"}[judgement.helped]
+        verdict = "The round helped" if judgement.helped else "The round did not help"
+        if not judgement.helped and judgement.kept == training.model:
+            verdict = "The round neither helped nor harmed"
         say(f"{verdict}: {judgement.kept} is kept.")
 
 

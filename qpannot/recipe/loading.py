@@ -75,6 +75,7 @@ def _read(source: str | Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     values = {} if values is None else values
     if not isinstance(values, dict):
         raise RecipeError(str(path), ["a recipe is a mapping of sections, such as 'tissue:'"])
+    values.setdefault("name", path.stem)
     base = values.pop("extends", None if path == builtin_recipes()[BASE] else BASE)
     if base is None:
         return values

@@ -37,7 +37,7 @@ def test_the_advice_follows_the_loop(project: Project) -> None:
     assert "1 slide where nothing was found" in advice(project)
     assert "without annotations;" not in advice(project)
     say(project, project.images, State.REVIEWED, allow_empty=True)
-    assert "second reader" in advice(project)
+    assert "3 slides newly reviewed; train the network on them" in advice(project)
 
 
 def test_a_full_batch_is_said_to_be_and_no_command_named_that_would_do_nothing(
