@@ -7,6 +7,7 @@ where it was.
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -28,6 +29,7 @@ from qpannot.models import Bundle, load_bundle
 from qpannot.recipe import Recipe
 from qpannot.sampling import Part, split_slides
 from qpannot.training import ModelExistsError, Progress, ShowProgress, train_patch_network
+from qpannot.training.keeper import CHECKPOINTS
 
 logger = logging.getLogger(__name__)
 
@@ -94,6 +96,8 @@ def learn(
         metrics=result.metrics,
     )
     ledger.save_round(record)
+    # several times as large as the model, and of no use once that is recorded
+    shutil.rmtree(ledger.model_folder(name).parent / CHECKPOINTS, ignore_errors=True)
     return record.training
 
 

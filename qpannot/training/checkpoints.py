@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -145,24 +145,6 @@ def find_checkpoint(folder: Path, identity: Identity, processes: int) -> Checkpo
         )
     usable = [e for e in own if e.path.name != MIDDLE or e.processes == processes]
     return max(usable, key=lambda each: each.step, default=None)
-
-
-def keep_result_only(folder: Path, identity: Identity, kept: Kept) -> None:
-    """Keep of a finished training's checkpoints what says that, and how, it was finished.
-
-    The weights, and the optimiser's state, would take several times the room of the model.
-    """
-    last = _read(folder / LAST)
-    if last is None or last.kept.best_weights or last.identity != identity:
-        content: dict[str, Any] = {}
-        result = replace(kept, best_weights={})
-        add_own(content, identity, result, processes=1, step=last.step if last else 0)
-        file = io.BytesIO()
-        torch.save(content, file)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / LAST, file.getvalue())
-    for name in (PREVIOUS, MIDDLE):
-        (folder / name).unlink(missing_ok=True)
 
 
 def _read(path: Path) -> Checkpoint | None:

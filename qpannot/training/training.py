@@ -21,7 +21,7 @@ from qpannot.sampling import (
     class_names,
     describe_patches,
 )
-from qpannot.training.checkpoints import Kept, find_checkpoint, keep_result_only
+from qpannot.training.checkpoints import Kept, find_checkpoint
 from qpannot.training.curves import Row, best_of, write_curves
 from qpannot.training.fitting import Run, empty_network, fit, precision_of
 from qpannot.training.identity import key_of, run_identity
@@ -165,8 +165,6 @@ def train_patch_network(
     place = find_place(processes, uses_gpu=uses_gpu)
     model = folder / MODEL
     checkpoint = find_checkpoint(folder / CHECKPOINTS, identity, place.processes)
-    if checkpoint and not checkpoint.kept.best_weights and not model.exists():
-        checkpoint = None  # of a finished training, whose model somebody took away
     kept = checkpoint.kept if checkpoint else Kept()
     resumed_after = len(kept.rows)
     is_over = why_to_stop(kept.rows, recipe.training) is not None
@@ -191,11 +189,9 @@ def train_patch_network(
             if place.rank == 0:
                 raise _explained(error, run, round) from None
             raise
-    if place.rank == 0:
-        if not model.exists():
-            write_curves(folder / CURVES, kept.rows)
-            _save(model, run, kept, round)
-        keep_result_only(folder / CHECKPOINTS, identity, kept)
+    if place.rank == 0 and not model.exists():
+        write_curves(folder / CURVES, kept.rows)
+        _save(model, run, kept, round)
     if torch.distributed.is_initialized():
         torch.distributed.barrier()  # the first process has written the model
     best = _best(kept)
