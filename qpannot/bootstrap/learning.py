@@ -138,9 +138,8 @@ def judge(
     """Compare the new model with the one before on slides neither was fitted to, and record it.
 
     Both are judged on the same slides by the annotations of today; slides that cannot be read are
-    added to ``material.failed``. The one with the higher mean
-    Dice on the validation slides is kept, the new one where they are equal; test slides have no
-    say.
+    added to ``material.failed``. The one with the higher mean Dice on the validation slides is
+    kept, the new one where they are equal; test slides have no say.
     """
     training = record.training
     assert training is not None

@@ -205,7 +205,7 @@ def _kept_bundle(work: Work, name: str) -> Bundle:
         raise QpannotError(
             f"The model {name} tells {known} apart, and the recipe now says "
             f"{', '.join((labels.rest, *labels.classes))}.",
-            hint="Train another on what is reviewed: --set round.train_after=1; or give labels as "
-            "they were.",
+            hint="Train another on what is reviewed: qpannot bootstrap PROJECT --set "
+            "round.train_after=1; or give labels as they were.",
         )
     return bundle

@@ -106,7 +106,7 @@ def test_the_fastest_engine_that_is_installed_is_taken(
     pytest.importorskip("onnx")
     bundle = make_bundle()
     if torch.cuda.is_available():
-        pytest.skip("with a GPU, torch is")
+        pytest.skip("where there is a GPU, torch is the fastest engine, and taken first")
     assert Engines(bundle).compared(patches, "slide").engine.name == "openvino (32 bit)"
     monkeypatch.setattr(choosing, "find_spec", lambda name: None)
     assert Engines(bundle).compared(patches, "slide").engine.name == "torch on cpu (32 bit)"
