@@ -174,6 +174,11 @@ class AugmentationSettings(_Section):
     brightness: tuple[float, float] = (0.8, 1.2)
     """Range of the factor."""
 
+    stain_sigma: float = Field(default=0.0, ge=0, lt=1)
+    """How much of haematoxylin, of eosin and of the rest there is, is multiplied by up to 1 ± this
+    and moved by up to a tenth of it (Tellez et al. 2018); not in the paper. For slides of other
+    laboratories than those that teach."""
+
 
 class ClusterSettings(_Section):
     """How the patches are clustered for the cluster-weighted loss (H2G-Net sec. 2.2)."""
@@ -200,6 +205,11 @@ class TrainingSettings(_Section):
     epochs: int = Field(default=100, ge=1)
     patience: int | None = Field(default=None, ge=1)
     """Epochs without a better validation loss after which to stop; ``null``: never."""
+
+    schedule: Literal["constant", "one_cycle"] = "constant"
+    """``one_cycle``: the learning rate rises to ``learning_rate`` over the first three tenths of
+    all ``epochs`` and falls to nothing until the last (Smith 2018): for short trainings from
+    nothing. ``patience`` would cut it short."""
 
     loss: Literal["cross_entropy", "cluster_weighted"] = "cross_entropy"
     start: Literal["last", "scratch"] = "last"

@@ -41,7 +41,10 @@ def run_identity(
         for section in sections
         for name, value in getattr(recipe, section).model_dump(mode="json").items()
     }
-    identity: Identity = {key: value for key, value in settings.items() if key not in FREE}
+    free = set(FREE)
+    if recipe.training.schedule != "constant":
+        free.remove("training.epochs")  # the learning rate depends on how many there are
+    identity: Identity = {key: value for key, value in settings.items() if key not in free}
     identity[DATA] = hashlib.sha256(
         (tree_digest(train) + tree_digest(validation)).encode()
     ).hexdigest()

@@ -19,6 +19,7 @@ from qpannot.training.metrics import Tally
 import_torchvision()  # before lightning, which imports it by itself
 
 from lightning.pytorch import LightningModule  # noqa: E402
+from lightning.pytorch.utilities.types import OptimizerLRScheduler  # noqa: E402
 
 Loss = Callable[[Tensor, Batch], Tensor]
 """From logits and the batch they are of to a scalar."""
@@ -82,9 +83,20 @@ class PatchTask(LightningModule):
         """Return a tally of nothing, where the batches are."""
         return Tally.empty(len(self.network.architecture.classes), self.device)
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Return Adam (H2G-Net sec. 3.2)."""
-        return torch.optim.Adam(self.network.parameters(), self.settings.learning_rate)
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Return Adam (H2G-Net sec. 3.2), and what changes its rate step by step, if anything."""
+        rate = self.settings.learning_rate
+        optimizer = torch.optim.Adam(self.network.parameters(), rate)
+        if self.settings.schedule == "constant":
+            return optimizer
+        # not the trainer's estimated_stepping_batches: asking would make the loaders before a
+        # checkpoint says where in the epoch they go on
+        steps = self.settings.epochs * -(-self.settings.train_batches // self.trainer.world_size)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
 
     @staticmethod
     def _cross_entropy(logits: Tensor, batch: Batch) -> Tensor:

@@ -5,9 +5,10 @@ import colorsys
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from skimage.color import rgb_from_hed
 
 from qpannot.recipe.settings import AugmentationSettings
-from qpannot.sampling.augmentation import augmented, brightened, shifted_in_hsv
+from qpannot.sampling.augmentation import augmented, brightened, restained, shifted_in_hsv
 
 NOTHING = AugmentationSettings(
     probability=1, flip=False, rotate=False, hsv_shift=0, brightness=(1, 1)
@@ -99,3 +100,31 @@ def test_the_same_numbers_change_a_patch_the_same_way_and_leave_the_original() -
     other = augmented(patch, AugmentationSettings(), np.random.default_rng(7))
     assert np.array_equal(one, other)
     assert np.array_equal(patch, random_patch(32))
+
+
+def hed(patch: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """The amounts of the three stains, by scikit-image."""
+    density = -np.log((patch + 1.0) / 256)
+    stains = rgb_from_hed / np.linalg.norm(rgb_from_hed, axis=1, keepdims=True)
+    amounts: NDArray[np.float64] = density @ np.linalg.inv(stains)
+    return amounts
+
+
+def test_stains_are_multiplied_and_moved_each_by_its_own_number() -> None:
+    stains = rgb_from_hed / np.linalg.norm(rgb_from_hed, axis=1, keepdims=True)
+    amounts = np.random.default_rng(0).uniform(0.1, 0.6, (16, 16, 3))
+    patch = (256 * np.exp(-amounts @ stains) - 1).round().astype(np.uint8)
+    factors, offsets = np.array([1.3, 0.8, 1.1]), np.array([0.05, 0.0, -0.02])
+    changed = hed(restained(patch, factors, offsets))
+    assert np.abs(changed - (hed(patch) * factors + offsets)).max() < 0.05
+    assert np.array_equal(restained(patch, np.ones(3), np.zeros(3)), patch)
+
+
+def test_every_patch_is_stained_otherwise_as_far_as_the_recipe_says() -> None:
+    patch, rng = random_patch(16), np.random.default_rng(3)
+    settings = AugmentationSettings(probability=0, stain_sigma=0.3)
+    seen = [augmented(patch, settings, rng) for _ in range(50)]
+    assert not any(np.array_equal(each, patch) for each in seen)
+    assert len({each.tobytes() for each in seen}) == 50
+    plain = AugmentationSettings(probability=0)
+    assert np.array_equal(augmented(patch, plain, rng), patch)

@@ -41,6 +41,9 @@ def test_only_what_an_epoch_depends_on_makes_another_run(
         identity(weighted.model_copy(update={"clusters": clusters})),
     ]
     assert all(other != own for other in others)
+    cycle = identity(recipe_of(schedule="one_cycle"))
+    assert cycle == identity(recipe_of(schedule="one_cycle", patience=4))
+    assert cycle != identity(recipe_of(schedule="one_cycle", epochs=99)), "the rate depends on it"
     assert others[-1] != others[-2]
 
 

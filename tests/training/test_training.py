@@ -234,6 +234,19 @@ def test_a_training_that_was_asked_to_stop_goes_on_as_if_nothing_had_happened(
     assert not (folder / "checkpoints" / "middle.ckpt").exists()
 
 
+def test_a_rate_that_rises_and_falls_goes_on_where_it_was(
+    study: Study, recipe_of: MakeRecipe, tmp_path: Path
+) -> None:
+    recipe = recipe_of(schedule="one_cycle")
+    train(study, recipe, tmp_path / "whole")
+    with pytest.raises(TrainingInterrupted):
+        train(study, recipe, tmp_path / "run", progress=stop_at(2, 4, signal.SIGTERM))
+    assert train(study, recipe, tmp_path / "run").resumed_after == 1
+    assert_same_training(tmp_path / "run", tmp_path / "whole")
+    last = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["optimizer_states"][0]["param_groups"][0]["lr"] < recipe.training.learning_rate / 50
+
+
 def test_a_long_epoch_is_saved_in_between(
     study: Study,
     recipe_of: MakeRecipe,
