@@ -1,0 +1,20 @@
+"""Networks that refine a heatmap with the slide it came from (H2G-Net sec. 2.6)."""
+
+from qpannot.models.refinement.losses import refinement_loss, soft_dice_loss
+from qpannot.models.refinement.network import (
+    DESIGNS,
+    RefinementArchitecture,
+    RefinementNetwork,
+    count_as_keras,
+    refinement_network,
+)
+
+__all__ = [
+    "DESIGNS",
+    "RefinementArchitecture",
+    "RefinementNetwork",
+    "count_as_keras",
+    "refinement_loss",
+    "refinement_network",
+    "soft_dice_loss",
+]
