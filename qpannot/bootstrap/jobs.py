@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from qpannot.bootstrap.evaluating.seen import keep_seen, seen_by
 from qpannot.bootstrap.learning import gather, held_out, scores_of, shown
 from qpannot.bootstrap.ledger import Ledger
 from qpannot.bootstrap.predicting import heatmaps_of, openers_of
@@ -110,9 +111,11 @@ def train_alone(
         start_from=bundle,
         progress=shown(each),
     )
+    names = {lesson.image.id: lesson.image.name for lesson in lessons}
+    if is_first_process():
+        keep_seen(folder, parts, names, seen_by(start, ledger, names) if start else {})
     judged = held_out(lessons, parts, material) if is_first_process() else []
     scores = scores_of(work, load_bundle(trained.bundle), folder / "heatmaps", judged, material)
-    names = {lesson.image.id: lesson.image.name for lesson in lessons}
     return Trained(
         trained,
         {part.value: [names[key] for key, own in parts.items() if own is part] for part in Part},

@@ -41,7 +41,7 @@ def outlines_in(heatmap: Heatmap, slide: Slide, recipe: Recipe) -> list[Outline]
 def score(outlines: Sequence[Outline], lesson: Lesson, recipe: Recipe) -> Score:
     """Compare predicted outlines with a person's, where the person looked."""
     areas = resolve_areas(lesson.annotations, recipe.labels, is_truth=lesson.is_truth)
-    within = _looked_through(areas, recipe)
+    within = looked_through(areas, recipe)
     found = {
         name: overlap(_of_class(outlines, name), truth, within=within)
         for name, truth in zip(recipe.labels.classes, areas.classes, strict=True)
@@ -67,7 +67,7 @@ def _of_class(outlines: Sequence[Outline], name: str) -> BaseGeometry:
     return found
 
 
-def _looked_through(areas: Areas, recipe: Recipe) -> BaseGeometry | None:
+def looked_through(areas: Areas, recipe: Recipe) -> BaseGeometry | None:
     """Return the area where annotations tell the truth; ``None``: everywhere."""
     if recipe.labels.coverage == "partial":
         seen = shapely.union_all([*areas.classes, areas.rest, areas.other, areas.region])

@@ -11,7 +11,17 @@ import sys
 import typer
 
 from qpannot import __version__
-from qpannot.cli import demo, doctor, exchange, loop, network, projects, qupath, snapshots
+from qpannot.cli import (
+    demo,
+    doctor,
+    evaluation,
+    exchange,
+    loop,
+    network,
+    projects,
+    qupath,
+    snapshots,
+)
 from qpannot.errors import QpannotError
 
 INTERRUPTED, TERMINATED = 130, 143
@@ -58,6 +68,7 @@ app.command("status")(loop.status)
 app.command("approve")(loop.approve)
 app.command("train")(network.train)
 app.command("predict")(network.predict)
+app.command("evaluate")(evaluation.evaluate)
 app.command("relink")(projects.relink)
 app.command("snapshots")(snapshots.snapshots)
 app.add_typer(exchange.export_app, name="export")

@@ -119,6 +119,53 @@ def summarize(values: Iterable[float], *, interval: Interval | None = None) -> S
     )
 
 
+def summary_of(results: Sequence[SlideResult], metric: str) -> Summary:
+    """Return the mean and the standard deviation of a metric over slides."""
+    return summarize(result.metrics.get(metric, math.nan) for result in results)
+
+
+def summary_with_interval(
+    results: Sequence[SlideResult],
+    metric: str,
+    *,
+    seed: int,
+    unit: str | None = None,
+    confidence: float = 0.95,
+    resamples: int = RESAMPLES,
+) -> Summary:
+    """Return the same with the interval of the mean.
+
+    Parameters
+    ----------
+    unit
+        Key of the slides' metadata that tells what is drawn as a whole, as ``patient``. A slide
+        without it stands for itself, as does every slide where this is ``None``.
+    seed, confidence, resamples
+        See `bootstrap_interval`.
+    """
+    values = [result.metrics.get(metric, math.nan) for result in results]
+    named = [value_of(result.metadata, unit) if unit else "" for result in results]
+    units = [
+        (True, name) if name else (False, result.slide)
+        for name, result in zip(named, results, strict=True)
+    ]
+    interval = bootstrap_interval(
+        values, seed=seed, units=units, confidence=confidence, resamples=resamples
+    )
+    return summarize(values, interval=interval)
+
+
+def value_of(metadata: Mapping[str, str], key: str) -> str:
+    """Return a value of a slide's metadata, ``""`` where there is none.
+
+    Case and spaces around the key do not matter, nor spaces around the value.
+    """
+    wanted = key.strip().casefold()
+    return next(
+        (v.strip() for name, v in metadata.items() if name.strip().casefold() == wanted), ""
+    )
+
+
 def grouped(results: Iterable[SlideResult], key: str) -> dict[str, list[SlideResult]]:
     """Return the results of slides by a key of their metadata.
 
@@ -134,8 +181,7 @@ def grouped(results: Iterable[SlideResult], key: str) -> dict[str, list[SlideRes
     """
     groups: dict[str, list[SlideResult]] = {}
     for result in results:
-        own = {name.strip().casefold(): value.strip() for name, value in result.metadata.items()}
-        groups.setdefault(own.get(key.strip().casefold(), ""), []).append(result)
+        groups.setdefault(value_of(result.metadata, key), []).append(result)
     return {name: groups[name] for name in sorted(groups, key=_place)}
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from qpannot.console import counted
@@ -10,9 +11,9 @@ from qpannot.evaluation.statistics import (
     SlideResult,
     Summary,
     TukeyTest,
-    by_design,
     grouped,
     summarize,
+    summary_of,
 )
 
 
@@ -43,10 +44,14 @@ PRECISION = Metric("precision", "Precision")
 DICE = Metric("dice", "DSC")
 IOU = Metric("iou", "IoU")
 HD95 = Metric("hd95_um", "HD95 (µm)", 1, min)
+DISTANCE = Metric("distance_um", "Mean distance (µm)", 1, min)
 ECE = Metric("ece", "ECE", 3, min)
 
 PAPER_METRICS = (RECALL, PRECISION, DICE)
 """Table 1's."""
+
+Summarized = Callable[[Sequence[SlideResult], str], Summary]
+"""Makes a cell of the slides of a design and the key of a metric."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +120,7 @@ def design_table(
     metrics: Sequence[Metric] = PAPER_METRICS,
     *,
     baselines: Collection[str] = (),
-    summarized: Callable[[Sequence[float]], Summary] = summarize,
+    summarized: Summarized = summary_of,
 ) -> Table:
     """Return the designs' metrics over all slides (H2G-Net, Table 1).
 
@@ -125,12 +130,11 @@ def design_table(
         Designs that are no candidates, and never bold: Otsu takes all tissue, so its recall is the
         highest.
     summarized
-        Of a design's values; with an interval, where that is wanted.
+        Of a design's slides and a metric's key; with an interval, where that is wanted
+        (`qpannot.evaluation.statistics.summary_with_interval`).
     """
     slides = len({result.slide for result in results})
-    columns = [
-        _Column(metric.label, metric, by_design(results, metric.key), slides) for metric in metrics
-    ]
+    columns = [_Column(metric.label, metric, _by_design(results), slides) for metric in metrics]
     caption = "Segmentation performance of the designs"
     return _of_designs(caption, columns, results, baselines, summarized)
 
@@ -141,7 +145,7 @@ def group_table(
     metric: Metric = DICE,
     *,
     baselines: Collection[str] = (),
-    summarized: Callable[[Sequence[float]], Summary] = summarize,
+    summarized: Summarized = summary_of,
 ) -> Table:
     """Return the designs' metric by a key of the slides' metadata (H2G-Net, Table 2).
 
@@ -155,8 +159,8 @@ def group_table(
     columns = []
     for value, own in grouped(results, key).items():
         slides = len({result.slide for result in own})
-        heading = f"{_heading(key, value)} ({slides})"
-        columns.append(_Column(heading, metric, by_design(own, metric.key), slides))
+        heading = f"{group_heading(key, value)} ({slides})"
+        columns.append(_Column(heading, metric, _by_design(own), slides))
     slides = len({result.slide for result in results})
     table = _of_designs(
         f"{metric.label} of the designs by {key}", columns, results, baselines, summarized
@@ -223,7 +227,7 @@ class _Column:
 
     heading: str
     metric: Metric
-    values: Mapping[str, Sequence[float]]
+    results: Mapping[str, Sequence[SlideResult]]
     slides: int
 
 
@@ -232,10 +236,13 @@ def _of_designs(
     columns: Sequence[_Column],
     results: Sequence[SlideResult],
     baselines: Collection[str],
-    summarized: Callable[[Sequence[float]], Summary],
+    summarized: Summarized,
 ) -> Table:
     designs = list(dict.fromkeys(result.design for result in results))
-    found = [[summarized(column.values.get(name, ())) for name in designs] for column in columns]
+    found = [
+        [summarized(column.results.get(name, ()), column.metric.key) for name in designs]
+        for column in columns
+    ]
     rows: list[tuple[Cell, ...]] = []
     for row, name in enumerate(designs):
         cells = zip(columns, found, strict=True)
@@ -249,11 +256,20 @@ def _of_designs(
     )
     slides = len({result.slide for result in results})
     said = f"Mean ± standard deviation over {counted(slides, 'slide')}; bold: the best mean."
-    has_interval = any(own.interval for each in found for own in each)
+    has_interval = any(
+        own.interval and not math.isnan(own.interval.low) for each in found for own in each
+    )
     notes = (said, "In brackets: the confidence interval of the mean.") if has_interval else (said,)
     return Table(
         caption, ("Designs", *(each.heading for each in columns)), tuple(rows), bold, "", notes
     )
+
+
+def _by_design(results: Iterable[SlideResult]) -> dict[str, list[SlideResult]]:
+    found: dict[str, list[SlideResult]] = {}
+    for result in results:
+        found.setdefault(result.design, []).append(result)
+    return found
 
 
 def _best(found: Sequence[Summary], candidates: Sequence[int], metric: Metric) -> list[int]:
@@ -265,8 +281,11 @@ def _best(found: Sequence[Summary], candidates: Sequence[int], metric: Metric) -
     return [row for row, mean in means.items() if mean == best]
 
 
-def _heading(key: str, value: str) -> str:
-    """Return ``Grade II`` of ``grade`` and ``II``, or of ``grade`` and ``Grade II``."""
+def group_heading(key: str, value: str) -> str:
+    """Return what slides with a value of a key are called.
+
+    ``Grade II`` of ``grade`` and ``II``, or of ``grade`` and ``Grade II``.
+    """
     if not value:
         name = f"no {key}"
     elif value.casefold().startswith(key.casefold()):

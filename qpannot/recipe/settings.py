@@ -259,6 +259,33 @@ class OutlineSettings(_Section):
     """An annotation of more is divided."""
 
 
+class EvaluationSettings(_Section):
+    """How predictions are compared with annotations (H2G-Net sec. 3.3)."""
+
+    mpp: float = Field(default=4.0, gt=0)
+    """Micrometres per pixel at which is compared. 4 is finer than a heatmap's pixel and than a hand
+    draws, and a whole slide still fits into memory; as annotations count by the part of a pixel
+    they cover, finer pixels change little."""
+
+    threshold: float = Field(default=0.5, gt=0, lt=1)
+    """A pixel is of a class from this probability on."""
+
+    calibration_bins: int = Field(default=15, ge=1)
+    """Of equal width; 15 are Guo et al.'s (ICML 2017)."""
+
+    confidence: float = Field(default=0.95, gt=0, lt=1)
+    """Of the intervals of means."""
+
+    resamples: int = Field(default=10_000, ge=1)
+    """How often slides are drawn for an interval, whole patients (``split.by``) at a time."""
+
+    groups: tuple[str, ...] = ("grade",)
+    """Keys of image metadata by which results are told apart, where slides have them."""
+
+    seed: int = 0
+    """Of the draws for intervals."""
+
+
 class Recipe(_Section):
     """A whole recipe."""
 
@@ -277,3 +304,4 @@ class Recipe(_Section):
     training: TrainingSettings = TrainingSettings()
     heatmap: HeatmapSettings = HeatmapSettings()
     outlines: OutlineSettings = OutlineSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()

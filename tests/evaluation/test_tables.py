@@ -111,7 +111,8 @@ def test_p_values_are_shown_with_what_was_not_compared() -> None:
 
 
 def test_an_interval_is_shown_where_there_is_one() -> None:
-    def summarized(values: Sequence[float]) -> Summary:
+    def summarized(results: Sequence[SlideResult], metric: str) -> Summary:
+        values = [result.metrics[metric] for result in results]
         return summarize(values, interval=Interval(0.25, 0.75))
 
     table = design_table(RESULTS[:3], PAPER_METRICS[2:], summarized=summarized)

@@ -1,0 +1,89 @@
+"""Which slides of a project a model knows: those it was fitted to, and those that chose it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
+
+from qpannot.bootstrap.ledger import Ledger
+from qpannot.models.bundle import read_card
+from qpannot.qupath.files import write_atomically
+from qpannot.sampling import Part
+
+RECORD = "slides.json"
+"""Beside a model that was trained outside the loop: what each slide was for."""
+
+
+class _Slide(BaseModel):
+    name: str
+    part: Part
+
+
+class _Slides(BaseModel):
+    format: int = 1
+    slides: dict[str, _Slide]
+
+
+def keep_seen(
+    folder: Path, parts: Mapping[str, Part], names: Mapping[str, str], before: Mapping[str, Part]
+) -> None:
+    """Write down beside a model what each slide was for, so that it is never judged by its own.
+
+    Parameters
+    ----------
+    folder
+        Of the training.
+    parts, names
+        By image ID.
+    before
+        What the model that was gone on from knows (`seen_by`).
+    """
+    fitted = {key for key, part in before.items() if part is Part.TRAIN}
+    slides = {
+        key: _Slide(name=names[key], part=Part.TRAIN if key in fitted else part)
+        for key, part in {**before, **parts}.items()
+        if key in names
+    }
+    text = json.dumps(_Slides(slides=slides).model_dump(mode="json"), indent=1, ensure_ascii=False)
+    write_atomically(folder / RECORD, (text + "\n").encode())
+
+
+def seen_by(model: Path, ledger: Ledger, names: Mapping[str, str]) -> dict[str, Part]:
+    """Return what a model knows slides of a project from, by image ID.
+
+    Where nothing tells which of the slides on its card chose it, all of them count as fitted to;
+    and where nothing tells of which project they were, as this one's.
+
+    Parameters
+    ----------
+    model
+        The folder of its bundle.
+    names
+        Of the project's images, by ID.
+
+    Raises
+    ------
+    QpannotError
+        There is no such model.
+    """
+    on_card = [key for key in read_card(model).slides if key in names]
+    parts: Mapping[str, str] | None = None
+    if model.resolve() == ledger.model_folder(model.resolve().parent.name).resolve():
+        trained = [record.training for record in ledger.rounds() if record.training]
+        name = model.resolve().parent.name
+        parts = next((each.parts for each in trained if each.model == name), None)
+    elif (record := _read(model.resolve().parent / RECORD)) is not None:
+        known = {key: own for key, own in record.slides.items() if names.get(key) == own.name}
+        return {key: own.part for key, own in known.items() if own.part is not Part.TEST}
+    known_parts = parts or {}
+    return {key: Part(known_parts.get(key, Part.TRAIN)) for key in on_card}
+
+
+def _read(path: Path) -> _Slides | None:
+    try:
+        return _Slides.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None
