@@ -156,7 +156,7 @@ def captioned(picture: Image.Image, caption: str) -> Image.Image:
     width = max(picture.width, int(font.getlength(caption)) + 8)
     result = Image.new("RGB", (width, picture.height + _CAPTION_PX), "white")
     result.paste(picture, ((width - picture.width) // 2, _CAPTION_PX))
-    ImageDraw.Draw(result).text((4, 3), _drawable(caption), fill="black", font=font)
+    ImageDraw.Draw(result).text((4, 3), drawable(caption), fill="black", font=font)
     return result
 
 
@@ -232,14 +232,14 @@ def _dashes(ring: NDArray[np.float64], length: float) -> Iterable[NDArray[np.flo
         yield np.concatenate([ends[k : k + 1], ring[first:last], ends[k + 1 : k + 2]])
 
 
-def _drawable(text: str) -> str:
+def drawable(text: str) -> str:
     """Return text in the letters that Pillow's own font has: without accents and other scripts."""
     return unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode() or "?"
 
 
 def _fitted(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width_px: int) -> str:
     """Return the text, its middle left out where it is too long."""
-    text = _drawable(text)
+    text = drawable(text)
     kept = len(text)
     short = text
     while font.getlength(short) > width_px and kept > 8:
@@ -250,7 +250,7 @@ def _fitted(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width
 
 def file_name(image_id: str, image_name: str) -> str:
     """Return a file name for the picture of an image that every file system takes."""
-    stem = _drawable(image_name.rsplit(".", 1)[0])
+    stem = drawable(image_name.rsplit(".", 1)[0])
     return f"{image_id}-{re.sub(r'[^A-Za-z0-9._-]+', '_', stem)[:80]}.png"
 
 

@@ -11,6 +11,8 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
+from qpannot.pictures import drawable
+
 FONT_PX = 12
 FINER = 2
 """PNG is drawn larger by this, and shrunk, for smooth lines."""
@@ -77,7 +79,10 @@ def to_svg(figure: Figure) -> Markup:
 
 
 def to_png(figure: Figure, scale: int = 2) -> bytes:
-    """Return a figure as PNG on white, ``scale`` times as wide and high in pixels."""
+    """Return a figure as PNG on white, ``scale`` times as wide and high in pixels.
+
+    Letters that Pillow's own font lacks lose their accents, or are left out.
+    """
     factor = scale * FINER
     picture = Image.new("RGB", (figure.width * factor, figure.height * factor), "white")
     draw = ImageDraw.Draw(picture)
@@ -86,7 +91,7 @@ def to_png(figure: Figure, scale: int = 2) -> bytes:
         if isinstance(part, Text):
             anchor = {"start": "ls", "middle": "ms", "end": "rs"}[part.anchor]
             where = (part.x * factor, part.y * factor)
-            draw.text(where, part.text, fill="#1a1a1a", font=font, anchor=anchor)
+            draw.text(where, drawable(part.text), fill="#1a1a1a", font=font, anchor=anchor)
         elif isinstance(part, Dot):
             _draw_dot(picture, part, factor)
         else:

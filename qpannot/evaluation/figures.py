@@ -130,5 +130,5 @@ def reliability_figure(designs: Mapping[str, Reliability], class_name: str) -> F
 def _short(text: str) -> str:
     if len(text) <= LONGEST:
         return text
-    half = (LONGEST - 1) // 2
-    return f"{text[:half]}…{text[-half:]}"
+    half = (LONGEST - 3) // 2
+    return f"{text[:half]}...{text[-half:]}"

@@ -16,6 +16,7 @@ from qpannot.evaluation.statistics import (
     different_pairs,
     grouped,
     summarize,
+    summary_with_interval,
     tukey,
 )
 
@@ -176,3 +177,23 @@ def test_without_spread_or_company_nothing_is_claimed() -> None:
     alone = tukey({"a": [1, 2], "b": [1]})
     assert alone.left_out == {"a": "nothing to compare it with", "b": "one value"}
     assert tukey({}).p_values.shape == (0, 0) and different_pairs(flat) == []
+
+
+def test_a_summary_draws_whole_patients_where_slides_name_them() -> None:
+    dices = {"a": 0.2, "b": 0.4, "c": 0.8, "d": 1.0}
+    patients = {"a": {"Patient": "1"}, "b": {"patient ": "1"}, "c": {"patient": "2"}, "d": {}}
+    results = [SlideResult("net", key, {"dice": dices[key]}, patients[key]) for key in dices]
+    alone = summary_with_interval(results, "dice", seed=0)
+    together = summary_with_interval(results, "dice", seed=0, unit="patient")
+    assert alone.interval == bootstrap_interval(list(dices.values()), seed=0)
+    expected = bootstrap_interval(list(dices.values()), seed=0, units=["1", "1", "2", "d"])
+    assert together.interval == expected != alone.interval
+    assert together.mean == alone.mean == pytest.approx(0.6)
+
+
+def test_slides_of_one_patient_tell_nothing_of_others() -> None:
+    results = [SlideResult("net", key, {"dice": 0.5}, {"patient": "1"}) for key in "ab"]
+    found = summary_with_interval(results, "dice", seed=0, unit="patient")
+    assert found.interval is not None and math.isnan(found.interval.low)
+    missing = summary_with_interval(results, "hd95_um", seed=0, unit="patient")
+    assert missing.count == 0 and missing.missing == 2

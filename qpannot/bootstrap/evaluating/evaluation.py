@@ -81,6 +81,7 @@ class Evaluation:
     runtimes: Sequence[Runtime] = ()
     timed: str = ""
     failed: Failures = field(default_factory=list)
+    _summaries_made: dict[str, Summary] = field(default_factory=dict, repr=False)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -123,14 +124,18 @@ class Evaluation:
     def summary(self, results: Sequence[SlideResult], metric: str) -> Summary:
         """Return mean, standard deviation and interval of a metric over slides."""
         settings = self.recipe.evaluation
-        return summary_with_interval(
-            results,
-            metric,
-            seed=settings.seed,
-            unit=self.recipe.split.by,
-            confidence=settings.confidence,
-            resamples=settings.resamples,
-        )
+        # thousands of draws each, and the same ones for tables, figures and values
+        told = repr([(own.slide, own.metrics.get(metric)) for own in results])
+        if told not in self._summaries_made:
+            self._summaries_made[told] = summary_with_interval(
+                results,
+                metric,
+                seed=settings.seed,
+                unit=self.recipe.split.by,
+                confidence=settings.confidence,
+                resamples=settings.resamples,
+            )
+        return self._summaries_made[told]
 
     def tables(self) -> dict[str, Table]:
         """Return the tables by the names of their files, in the paper's form and order."""

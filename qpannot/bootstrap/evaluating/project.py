@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,8 +19,8 @@ from qpannot.bootstrap.evaluating.running import (
     time_designs,
     truth_of,
 )
-from qpannot.bootstrap.evaluating.seen import seen_by
-from qpannot.bootstrap.evaluating.selecting import Wanted, parts_of, select, warnings_of
+from qpannot.bootstrap.evaluating.seen import seen_by, with_patients
+from qpannot.bootstrap.evaluating.selecting import Selection, Wanted, parts_of, select, warnings_of
 from qpannot.bootstrap.evaluating.store import Store
 from qpannot.bootstrap.evaluating.writing import write_evaluation
 from qpannot.bootstrap.ledger import Ledger
@@ -29,7 +30,7 @@ from qpannot.bootstrap.reporting import OVERVIEW_PX
 from qpannot.bootstrap.states import REVIEWED, survey
 from qpannot.bootstrap.truth import Failures, Lesson, lessons_of
 from qpannot.bootstrap.work import Work
-from qpannot.console import Each, silent
+from qpannot.console import Each, counted, silent
 from qpannot.errors import QpannotError, UsageError
 from qpannot.evaluation.measuring import predicted_area
 from qpannot.geometry import Mpp, Size
@@ -102,7 +103,7 @@ def _model_design(
     card = checked_card(model, recipe)
     training = model.parent.name if model.name == "model" else model.name
     heatmaps = folder / "heatmaps" / card.weights_sha256[:12]
-    if model == ledger.model_folder(training).resolve():
+    if model == ledger.model_folder(training).resolve() and _predicts_alike(recipe, ledger):
         heatmaps = ledger.heatmap_folder(training)
     elif (model.parent / "heatmaps").is_dir():  # as qpannot train leaves them
         heatmaps = model.parent / "heatmaps"
@@ -111,9 +112,30 @@ def _model_design(
         model,
         recipe,
         heatmaps,
-        seen_by(model, ledger, {image.id: image.name for image in project.images}),
+        with_patients(
+            seen_by(model, ledger, {image.id: image.name for image in project.images}),
+            _metadata(project),
+            recipe.split.by,
+        ),
         {each.name: each.color for each in project.classes if each.color},
     )
+
+
+def _predicts_alike(recipe: Recipe, ledger: Ledger) -> bool:
+    """Tell whether heatmaps are those of the loop, which must not lose its own to a trial."""
+    own = ledger.recipe()
+    return own is not None and all(
+        ours == theirs
+        for ours, theirs in (
+            (recipe.heatmap, own.heatmap),
+            (recipe.tissue, own.tissue),
+            (recipe.labels.min_tissue, own.labels.min_tissue),
+        )
+    )
+
+
+def _metadata(project: Project) -> dict[str, Mapping[str, str]]:
+    return {image.id: image.metadata for image in project.images}
 
 
 def evaluate_project(
@@ -173,7 +195,8 @@ def evaluate_project(
             for status in statuses
             if status.image.id in asked and not status.error and status.state not in REVIEWED
         ]
-    selection = select(lessons, parts_of(lessons, ledger.parts(), designs), wanted, asked)
+    known = with_patients(ledger.parts(), _metadata(project), recipe.split.by)
+    selection = select(lessons, parts_of(lessons, known, designs), wanted, asked)
     openers, unreadable = openers_of(work, [lesson.image for lesson in selection.lessons])
     store = Store(folder / "measured")
     found = measure_designs(work, designs, selection.lessons, openers, store)
@@ -189,6 +212,7 @@ def evaluate_project(
         reused=found.reused,
         failed=_once([*failed, *unreadable, *found.failed]),
     )
+    evaluation.warnings += _leanings(ledger, designs, selection)
     evaluation.warnings += [
         f"The slides do not differ in the metadata {key}: there is no table by it."
         for key in by
@@ -204,6 +228,25 @@ def evaluate_project(
     rows = list(_rows(work, evaluation, openers))
     date = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     return evaluation, write_evaluation(evaluation, rows, date)
+
+
+def _leanings(ledger: Ledger, designs: Sequence[Design], selection: Selection) -> list[str]:
+    """Return which models' own proposals became the annotations they are judged by."""
+    made: Counter[str] = Counter()
+    for lesson in selection.lessons:
+        standing = ledger.image(lesson.image.id, lesson.image.name).standing
+        models = {each.model for each in standing}
+        made.update(
+            design.name
+            for design in designs
+            if isinstance(design, ModelDesign)
+            and any(name and design.model == ledger.model_folder(name).resolve() for name in models)
+        )
+    return [
+        f"On {counted(count, 'slide')} the annotations began as proposals of {name} that a person "
+        "corrected: they lean towards it."
+        for name, count in made.items()
+    ]
 
 
 def _rows(work: Work, evaluation: Evaluation, openers: dict[str, Opener]) -> Iterable[SlideRow]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ from qpannot.recipe import Recipe
 from qpannot.sampling import Opener, Part
 from qpannot.sampling.areas import resolve_areas
 from qpannot.slide import Slide
+
+logger = logging.getLogger(__name__)
 
 STAGE = "Evaluating"
 
@@ -64,7 +67,7 @@ class Measurements:
     reused
         How many of them an earlier run had measured.
     failed
-        Slides that could not be read, or not by some design, each once.
+        Slides that could not be measured, each as often as it could not.
     """
 
     measured: list[Measured] = field(default_factory=list)
@@ -144,8 +147,16 @@ def measure_designs(
             else:
                 found.reused += 1
         except QpannotError as error:
-            if all(image.id != other.id for other, _ in found.failed):
-                found.failed.append((image, error))
+            found.failed.append((image, error))
+            continue
+        except Exception as error:
+            logger.exception("%s: evaluating it failed in a way nobody foresaw", what)
+            unforeseen = QpannotError(
+                f"{what}: {type(error).__name__}: {error}",
+                hint="Report this with the log, which tells where it happened.",
+            )
+            unforeseen.__cause__ = error
+            found.failed.append((image, unforeseen))
             continue
         seen = design.seen.get(image.id)
         found.measured.append(Measured(design.name, image, called[image.id], seen, classes))

@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from qpannot.bootstrap.ledger import Ledger
+from qpannot.evaluation.statistics import value_of
 from qpannot.models.bundle import read_card
 from qpannot.qupath.files import write_atomically
 from qpannot.sampling import Part
@@ -80,6 +81,36 @@ def seen_by(model: Path, ledger: Ledger, names: Mapping[str, str]) -> dict[str, 
         return {key: own.part for key, own in known.items() if own.part is not Part.TEST}
     known_parts = parts or {}
     return {key: Part(known_parts.get(key, Part.TRAIN)) for key in on_card}
+
+
+def with_patients(
+    parts: Mapping[str, str], metadata: Mapping[str, Mapping[str, str]], unit: str | None
+) -> dict[str, Part]:
+    """Return what slides are for, those of one patient being for the same: the strictest.
+
+    A slide that nobody was shown is no news where another one of the same patient was.
+
+    Parameters
+    ----------
+    parts
+        By image ID, of some slides.
+    metadata
+        Of every image, by ID.
+    unit
+        The key that tells the patient; ``None``: each slide stands for itself.
+    """
+    patients = {key: value_of(own, unit) if unit else "" for key, own in metadata.items()}
+    of_patient: dict[str, Part] = {}
+    for key, part in parts.items():
+        if patient := patients.get(key, ""):
+            of_patient[patient] = strictest(Part(part), of_patient.get(patient, Part.TEST))
+    known = {key: of_patient[own] for key, own in patients.items() if own in of_patient}
+    return {key: Part(part) for key, part in parts.items() if key in metadata} | known
+
+
+def strictest(*parts: Part) -> Part:
+    """Return the part that leaves the least to be believed: what taught a model, then chose it."""
+    return max(parts, key=(Part.TEST, Part.VALIDATION, Part.TRAIN).index)
 
 
 def _read(path: Path) -> _Slides | None:

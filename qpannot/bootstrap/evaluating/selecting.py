@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from qpannot.bootstrap.evaluating.designs import Design
+from qpannot.bootstrap.evaluating.seen import strictest
 from qpannot.bootstrap.truth import Lesson
 from qpannot.console import counted
 from qpannot.errors import QpannotError
@@ -20,8 +21,6 @@ FEW = 10
 """Fewer slides than this say little of others; the interval of the mean is then too narrow."""
 
 SHOWN = 5
-
-_STRICTNESS = (Part.TEST, Part.VALIDATION, Part.TRAIN)
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ def parts_of(
         key = lesson.image.id
         said = [Part(ledger_parts.get(key, Part.TEST))]
         said += [design.seen[key] for design in designs if key in design.seen]
-        found[key] = max(said, key=_STRICTNESS.index)
+        found[key] = strictest(*said)
     return found
 
 
@@ -124,14 +123,14 @@ def warnings_of(
         fitted = [names[key] for key in names if design.seen.get(key) is Part.TRAIN]
         if fitted:
             found.append(
-                f"{design.name} was trained on {counted(len(fitted), 'slide')} of these "
-                f"({_listed(fitted)}): its figures there say nothing of other slides."
+                f"{design.name} was trained on {_of_these(fitted, unit)}: "
+                "its figures there say nothing of other slides."
             )
         chose = [names[key] for key in names if design.seen.get(key) is Part.VALIDATION]
         if chose:
             found.append(
-                f"{design.name} was chosen by {counted(len(chose), 'slide')} of these "
-                f"({_listed(chose)}): expect a little less of other slides."
+                f"{design.name} was chosen by {_of_these(chose, unit)}: "
+                "expect a little less of other slides."
             )
     data = [each.image.metadata for each in selection.lessons]
     patients = {value_of(each, unit) for each in data} if unit else {""}
@@ -145,9 +144,11 @@ def warnings_of(
     return found
 
 
-def _listed(names: Sequence[str]) -> str:
+def _of_these(names: Sequence[str], unit: str | None) -> str:
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+    listed = ", ".join(names[:SHOWN]) + more
+    others = f", or others of the same {unit}" if unit else ""
+    return f"{len(names)} of these slides{others} ({listed})"
 
 
 def _nothing(

@@ -19,7 +19,7 @@ from qpannot.evaluation.statistics import value_of
 from qpannot.evaluation.typesetting import to_csv, to_latex, to_markdown
 from qpannot.qupath.files import write_atomically
 
-REPORT = "report.html"
+REPORT, RESULTS = "report.html", "results.json"
 
 
 def write_evaluation(evaluation: Evaluation, slides: Iterable[SlideRow], date: str) -> Path:
@@ -33,30 +33,24 @@ def write_evaluation(evaluation: Evaluation, slides: Iterable[SlideRow], date: s
         When it was made.
     """
     folder, tables, figures = evaluation.folder, evaluation.tables(), evaluation.figures()
-    _put(folder / "results.json", _json(evaluation))
-    _put(folder / "slides.csv", slides_csv(evaluation))
-    kept = set()
+    svgs = {name: to_svg(figure) for name, figure in figures.items()}
+    contents = {"slides.csv": slides_csv(evaluation).encode()}
     for name, table in tables.items():
-        stem = folder / "tables" / _safe(name)
-        for suffix, text in (
-            (".csv", to_csv(table)),
-            (".md", to_markdown(table)),
-            (".tex", to_latex(table, f"tab:{_label(name)}")),
-        ):
-            kept.add(_put(stem.with_name(stem.name + suffix), text))
+        stem = f"tables/{_safe(name)}"
+        contents[f"{stem}.csv"] = to_csv(table).encode()
+        contents[f"{stem}.md"] = to_markdown(table).encode()
+        contents[f"{stem}.tex"] = to_latex(table, f"tab:{_label(name)}").encode()
     for name, figure in figures.items():
-        stem = folder / "figures" / _safe(name)
-        kept.add(_put(stem.with_name(f"{stem.name}.svg"), to_svg(figure)))
-        write_atomically(png := stem.with_name(f"{stem.name}.png"), to_png(figure))
-        kept.add(png)
-    for part in ("tables", "figures"):  # of other slides or designs, they would mislead
-        for path in (folder / part).glob("*.*"):
-            if path not in kept:
-                path.unlink()
-    page = render(
-        evaluation, tables, {name: to_svg(own) for name, own in figures.items()}, list(slides), date
-    )
-    return _put(folder / REPORT, page)
+        contents[f"figures/{_safe(name)}.svg"] = svgs[name].encode()
+        contents[f"figures/{_safe(name)}.png"] = to_png(figure)
+    contents[REPORT] = render(evaluation, tables, svgs, list(slides), date).encode()
+    for name in _written(folder / RESULTS) - set(contents):
+        (folder / name).unlink(missing_ok=True)  # of other slides or designs, it would mislead
+    values = {**evaluation.values(), "date": date, "files": list(contents)}
+    contents[RESULTS] = (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode()
+    for name, data in contents.items():
+        write_atomically(folder / name, data)
+    return folder / REPORT
 
 
 def slides_csv(evaluation: Evaluation) -> str:
@@ -92,13 +86,14 @@ def slides_csv(evaluation: Evaluation) -> str:
     return written.getvalue()
 
 
-def _json(evaluation: Evaluation) -> str:
-    return json.dumps(evaluation.values(), indent=1, ensure_ascii=False) + "\n"
-
-
-def _put(path: Path, text: str) -> Path:
-    write_atomically(path, text.encode())
-    return path
+def _written(path: Path) -> set[str]:
+    """Return the tables and figures that an earlier evaluation wrote."""
+    try:
+        files = json.loads(path.read_bytes())["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
+    parts = ("tables/", "figures/")
+    return {name for name in files if name.startswith(parts) and ".." not in name}
 
 
 def _safe(name: str) -> str:
