@@ -103,7 +103,7 @@ def select(
     }.get(part, set(Part))
     chosen = tuple(each for each in named if parts[each.image.id] in accepted)
     if not chosen:
-        raise _nothing(lessons, named, counts, part)
+        raise _nothing(lessons, named, counts, wanted)
     return Selection(part, chosen, {each.image.id: parts[each.image.id] for each in chosen})
 
 
@@ -152,7 +152,7 @@ def _of_these(names: Sequence[str], unit: str | None) -> str:
 
 
 def _nothing(
-    lessons: Sequence[Lesson], named: Sequence[Lesson], counts: Mapping[Part, int], part: str
+    lessons: Sequence[Lesson], named: Sequence[Lesson], counts: Mapping[Part, int], wanted: Wanted
 ) -> QpannotError:
     if not lessons:
         return QpannotError(
@@ -166,10 +166,10 @@ def _nothing(
             hint="qpannot status PROJECT shows which are.",
         )
     there = ", ".join(f"{count} {part}" for part, count in counts.items())
-    wanted = "test or validation" if part in ("validation", "held-out") else part
+    missing = "test or validation" if wanted in ("auto", "held-out") else wanted
     among = counted(len(named), "reviewed slide")
     return QpannotError(
-        f"There are no {wanted} slides among {among} ({there}).",
+        f"There are no {missing} slides among {among} ({there}).",
         hint="Review slides that no model has seen; or take others, which are then marked: "
         "--part all",
     )
