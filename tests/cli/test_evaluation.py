@@ -167,6 +167,16 @@ def test_models_of_any_folder_are_compared_under_their_names(
     assert list((tmp_path / "out" / "heatmaps").rglob("*.ome.tif")), "the copy has no other place"
 
 
+def test_annotations_that_began_as_the_models_own_proposals_are_told(
+    trained_study: Any, here: Here, tmp_path: Path
+) -> None:
+    study = trained_study.copied(tmp_path / "study")
+    study.correct(["f.tif"])
+    ended = here("evaluate", study.project, "-o", tmp_path / "out", "--image", "f.tif")
+    assert ended.code == 0, ended.err
+    assert "On 1 slide the annotations began as proposals of round-002" in ended.err
+
+
 def test_a_bad_slide_is_named_and_skipped(trained_study: Any, here: Here, tmp_path: Path) -> None:
     study = trained_study.copied(tmp_path / "study", with_slides=True)
     (tmp_path / "a.tif").write_bytes(b"no slide any more")

@@ -17,7 +17,7 @@ def pixels(figure: Figure, scale: int = 1) -> NDArray[np.uint8]:
 
 
 def test_svg_stands_by_itself_and_takes_any_words() -> None:
-    parts = [
+    parts: list[Line | Dot | Text] = [
         Text(5, 10, "<Tumor> & 日本", "end"),
         Dot(3, 4, 2, "#ff0000", 0.5, 'a "slide"'),
         Line(((0, 0), (10, 5)), "#00ff00", 1, 4),
@@ -35,7 +35,7 @@ def test_svg_stands_by_itself_and_takes_any_words() -> None:
 
 
 def test_png_has_everything_where_svg_has_it() -> None:
-    parts = [
+    parts: list[Line | Dot | Text] = [
         Line(((10, 20), (90, 20)), "#0000ff", 4),
         Dot(50, 40, 6, "#ff0000"),
         Dot(80, 40, 6, "#000000", 0.5),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -134,7 +134,7 @@ class RightHalf:
     name = "right half"
     is_baseline = False
 
-    def __init__(self, seen: dict[str, Part], bad: str = "") -> None:
+    def __init__(self, seen: Mapping[str, Part], bad: str = "") -> None:
         self.seen = seen
         self.bad = bad
         self.runs = 0
@@ -181,7 +181,7 @@ def test_a_slide_that_fails_is_named_and_the_others_go_on(
     reviewed_study: Any, tmp_path: Path
 ) -> None:
     with at_work(reviewed_study) as (work, lessons, openers):
-        designs = [RightHalf({}, bad=lessons[0].image.id), baseline("otsu", work.recipe)]
+        designs: list[Design] = [RightHalf({}, bad=lessons[0].image.id), baseline("otsu", work.recipe)]
         found = measure_designs(work, designs, lessons[:2], openers, Store(tmp_path))
     ((image, error),) = found.failed
     assert image.name == "a.tif" and "made of glass" in error.message
