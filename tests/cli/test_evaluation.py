@@ -41,7 +41,7 @@ def test_the_model_is_judged_on_the_slide_it_never_saw_and_beats_the_thresholds(
         "round-002": "test",
     }
     dice = {name: own["metrics"]["dice"]["mean"] for name, own in said["designs"].items()}
-    assert dice["round-002"] > 0.85 > dice["tissue"] > 0.5
+    assert dice["round-002"] > 0.8 > dice["tissue"] > 0.5
     assert said["designs"]["round-002"]["metrics"]["ece"]["mean"] < 0.3
     assert said["designs"]["tissue"]["metrics"]["ece"]["mean"] is None
     assert any("1 slide only" in warning for warning in said["warnings"])
