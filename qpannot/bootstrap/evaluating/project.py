@@ -244,7 +244,7 @@ def _leanings(ledger: Ledger, designs: Sequence[Design], selection: Selection) -
         )
     return [
         f"On {counted(count, 'slide')} the annotations began as proposals of {name} that a person "
-        "corrected: they lean towards it."
+        "corrected or accepted: they lean towards it."
         for name, count in made.items()
     ]
 

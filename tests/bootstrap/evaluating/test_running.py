@@ -181,7 +181,10 @@ def test_a_slide_that_fails_is_named_and_the_others_go_on(
     reviewed_study: Any, tmp_path: Path
 ) -> None:
     with at_work(reviewed_study) as (work, lessons, openers):
-        designs: list[Design] = [RightHalf({}, bad=lessons[0].image.id), baseline("otsu", work.recipe)]
+        designs: list[Design] = [
+            RightHalf({}, bad=lessons[0].image.id),
+            baseline("otsu", work.recipe),
+        ]
         found = measure_designs(work, designs, lessons[:2], openers, Store(tmp_path))
     ((image, error),) = found.failed
     assert image.name == "a.tif" and "made of glass" in error.message
