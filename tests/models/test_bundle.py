@@ -143,7 +143,7 @@ def test_a_failure_while_saving_leaves_nothing_behind(
             raise OSError(28, "No space left on device")
         return write_atomically(path, data)
 
-    monkeypatch.setattr("qpannot.models.bundle.write_atomically", full)
+    monkeypatch.setattr("qpannot.models.folders.write_atomically", full)
     with pytest.raises(QpannotError, match="No space left on device"):
         save(tmp_path / "models" / "one", network)
     assert list((tmp_path / "models").iterdir()) == []

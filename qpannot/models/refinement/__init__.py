@@ -1,5 +1,11 @@
 """Networks that refine a heatmap with the slide it came from (H2G-Net sec. 2.6)."""
 
+from qpannot.models.refinement.bundle import (
+    RefinementBundle,
+    RefinementCard,
+    load_refinement,
+    save_refinement,
+)
 from qpannot.models.refinement.losses import refinement_loss, soft_dice_loss
 from qpannot.models.refinement.network import (
     DESIGNS,
@@ -12,9 +18,13 @@ from qpannot.models.refinement.network import (
 __all__ = [
     "DESIGNS",
     "RefinementArchitecture",
+    "RefinementBundle",
+    "RefinementCard",
     "RefinementNetwork",
     "count_as_keras",
+    "load_refinement",
     "refinement_loss",
     "refinement_network",
+    "save_refinement",
     "soft_dice_loss",
 ]
