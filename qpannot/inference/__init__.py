@@ -2,6 +2,7 @@
 
 from qpannot.inference.choosing import EngineName, Engines, Precision
 from qpannot.inference.predict import Prediction, heatmap_key, predict_heatmap
+from qpannot.inference.refine import refine_heatmap, refine_slides, refined_key
 from qpannot.inference.slides import SlideProgress, SlideResult, heatmap_path, predict_slides
 
 __all__ = [
@@ -15,4 +16,7 @@ __all__ = [
     "heatmap_path",
     "predict_heatmap",
     "predict_slides",
+    "refine_heatmap",
+    "refine_slides",
+    "refined_key",
 ]

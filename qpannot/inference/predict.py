@@ -13,6 +13,7 @@ from itertools import islice
 import numpy as np
 import shapely
 import torch
+from pydantic import JsonValue
 from shapely.geometry.base import BaseGeometry
 
 from qpannot.errors import QpannotError
@@ -160,13 +161,7 @@ def heatmap_key(
         Its file cannot be read.
     """
     card = bundle.card
-    image = (
-        fingerprint_slide(slide.path).digest,
-        slide.bounds_origin,
-        (slide.size.width, slide.size.height),
-        (slide.mpp.x, slide.mpp.y),
-        slide.quarter_turns,
-    )
+    image = image_identity(slide)
     model = (card.architecture.model_dump(mode="json"), card.mpp)
     settings = (
         recipe.tissue.model_dump(mode="json") if tissue is None else None,
@@ -178,6 +173,25 @@ def heatmap_key(
     for area in tissue or ():
         digest.update(shapely.to_wkb(area, byte_order=1))
     return f"{card.weights_sha256[:12]}-{digest.hexdigest()[:12]}"
+
+
+def image_identity(slide: Slide) -> tuple[JsonValue, ...]:
+    """Return what tells the pixels of a slide, and where they lie, from all others'.
+
+    Raises
+    ------
+    MissingMppError
+        The slide has no known pixel size.
+    SlideError
+        Its file cannot be read.
+    """
+    return (
+        fingerprint_slide(slide.path).digest,
+        list(slide.bounds_origin),
+        [slide.size.width, slide.size.height],
+        [slide.mpp.x, slide.mpp.y],
+        slide.quarter_turns,
+    )
 
 
 def _grid(slide: Slide, bundle: Bundle, recipe: Recipe) -> HeatmapGrid:

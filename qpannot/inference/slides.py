@@ -128,24 +128,48 @@ def predict_slides(
     list of SlideResult
         One for each slide, in their order. Whether some failed is for the caller to tell.
     """
-    engines = engines or Engines(bundle, batch_size=recipe.heatmap.batch_size)
+    runs = engines or Engines(bundle, batch_size=recipe.heatmap.batch_size)
+
+    def key_of(slide: Slide, slide_id: str) -> str:
+        return heatmap_key(slide, bundle, recipe, precision=runs.precision)
+
+    def make(slide: Slide, slide_id: str, path: Path, number: int) -> SlideResult:
+        def show_patches(done: int, total: int) -> None:
+            show(SlideProgress(slide_id, number, len(slides), done, total))
+
+        return _predicted(slide, slide_id, path, bundle, recipe, runs, colors, show_patches)
+
+    return each_slide(slides, folder, key_of, make, each)
+
+
+def each_slide(
+    slides: Mapping[str, Opener],
+    folder: Path,
+    key_of: Callable[[Slide, str], str],
+    make: Callable[[Slide, str, Path, int], SlideResult],
+    each: Callable[[SlideResult], None],
+) -> list[SlideResult]:
+    """Make the heatmaps of slides that are not there yet, or no longer fit.
+
+    Parameters
+    ----------
+    key_of
+        From a slide and its ID to what its heatmap would be known by (``Heatmap.model``).
+    make
+        Saves the heatmap of a slide, given its ID, the file and which of the slides it is, from 1.
+    slides, folder, each
+        As for `predict_slides`.
+    """
     results = []
     for number, (slide_id, opener) in enumerate(slides.items(), start=1):
-
-        def show_patches(done: int, total: int, slide: str = slide_id, at: int = number) -> None:
-            show(SlideProgress(slide, at, len(slides), done, total))
-
         path = heatmap_path(folder, slide_id)
         start = time.monotonic()
         try:
             with opener() as slide:
-                key = heatmap_key(slide, bundle, recipe, precision=engines.precision)
-                if _is_current(path, slide_id, key):
+                if _is_current(path, slide_id, key_of(slide, slide_id)):
                     result = SlideResult(slide_id, "current", path)
                 else:
-                    result = _predicted(
-                        slide, slide_id, path, bundle, recipe, engines, colors, show_patches
-                    )
+                    result = make(slide, slide_id, path, number)
         except QpannotError as error:
             result = _failed(slide_id, path, start, error)
         except Exception as error:

@@ -59,6 +59,9 @@ class ModelCard(Part):
         The whole recipe of the training, as a record.
     slides
         What the network was trained on, validation included.
+    chosen_by
+        Those of them that only chose its best epoch; empty in bundles of qpannot 0.1, which did
+        not say.
     round
         The round of the loop it was trained in, if any.
     versions
@@ -71,6 +74,7 @@ class ModelCard(Part):
     normalisation: Normalisation
     weights_sha256: str = Field(pattern="^[0-9a-f]{64}$")
     slides: tuple[str, ...]
+    chosen_by: tuple[str, ...] = ()
     round: int | None = Field(ge=1)
     metrics: dict[str, Annotated[float, Field(allow_inf_nan=False)]]
     recipe: dict[str, JsonValue]
@@ -93,6 +97,7 @@ def save_bundle(
     *,
     slides: Sequence[str],
     metrics: Mapping[str, float],
+    chosen_by: Sequence[str] = (),
     round: int | None = None,
 ) -> ModelCard:
     """Write a network with all that is needed to use and to judge it.
@@ -109,6 +114,8 @@ def save_bundle(
         What it was trained on.
     metrics
         What was measured, by name.
+    chosen_by
+        Those of the slides that only chose its best epoch.
     round
         The round of the loop, from 1.
 
@@ -137,6 +144,7 @@ def save_bundle(
         normalisation=Normalisation(mean=_triple(encoder.mean), std=_triple(encoder.std)),
         weights_sha256=sha256,
         slides=tuple(slides),
+        chosen_by=tuple(chosen_by),
         round=round,
         metrics=dict(metrics),
         recipe=recipe.model_dump(mode="json"),

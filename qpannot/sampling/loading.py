@@ -197,13 +197,13 @@ class PatchLoader:
             dataset,
             sampler=sampler,
             batch_size=None,
-            collate_fn=_unchanged,
+            collate_fn=unchanged,
             num_workers=workers,
             persistent_workers=workers > 0,
             prefetch_factor=PREFETCHED if workers else None,
             pin_memory=torch.cuda.is_available(),
-            multiprocessing_context=_context() if workers else None,
-            worker_init_fn=_leave_interrupts,
+            multiprocessing_context=worker_context() if workers else None,
+            worker_init_fn=leave_interrupts,
         )
 
     def __len__(self) -> int:
@@ -231,7 +231,8 @@ class PatchLoader:
             yield Batch(*read.batch)
 
 
-def _context() -> BaseContext:
+def worker_context() -> BaseContext:
+    """Return how workers are started: afresh, not forked."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
@@ -239,10 +240,11 @@ def _context() -> BaseContext:
     return context
 
 
-def _leave_interrupts(worker: int) -> None:
+def leave_interrupts(worker: int) -> None:
     """Leave it to the process that started this one to answer Ctrl-C, which reaches both."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _unchanged(read: Any) -> Any:
+def unchanged(read: Any) -> Any:
+    """Return a batch as it is, so that torch does not collate it."""
     return read

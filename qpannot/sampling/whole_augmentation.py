@@ -76,7 +76,8 @@ def zoomed(image: Image, factor: float) -> Image:
         for part, outside in ((image[..., :3], WHITE), (image[..., 3:], 0))
         if part.shape[2]
     ]
-    return np.rint(np.concatenate(parts, axis=2).clip(0, 255)).astype(np.uint8)
+    found: Image = np.rint(np.concatenate(parts, axis=2).clip(0, 255)).astype(np.uint8)
+    return found
 
 
 def _zoomed_labels(labels: Labels, factor: float) -> Labels:

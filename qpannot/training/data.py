@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Generic, Protocol, TypeVar
 
 from qpannot.recipe import Recipe
 from qpannot.recipe.settings import AugmentationSettings
@@ -27,16 +28,41 @@ class SkippingSampler(EpochSampler):
         yield from itertools.islice(super().__iter__(), first, None)
 
 
-class ResumableLoader(PatchLoader):
-    """A `PatchLoader` that goes on in the middle of an epoch; Lightning keeps its state."""
+BatchType = TypeVar("BatchType")
 
-    sampler: SkippingSampler
+
+class Skipping(Protocol):
+    """A sampler whose next epoch can begin at a batch."""
+
+    skipped: int
+
+    def __len__(self) -> int: ...
+
+
+class ResumableLoader(Generic[BatchType]):
+    """A loader that goes on in the middle of an epoch; Lightning keeps its state.
+
+    Parameters
+    ----------
+    batches
+        Gives those of an epoch each time it is iterated over.
+    sampler
+        What settles them.
+    """
+
     batch_sampler = None  # Lightning asks any loader that has a sampler
-    _given = 0
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __init__(self, batches: Iterable[BatchType], sampler: Skipping) -> None:
+        self._batches = batches
+        self.sampler = sampler
+        self._given = 0
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[BatchType]:
         self._given = self.sampler.skipped
-        for batch in super().__iter__():
+        for batch in self._batches:
             self._given += 1
             yield batch
 
@@ -77,18 +103,18 @@ class PatchData(LightningDataModule):
         self.workers = workers
         self._loaders: list[PatchLoader] = []
 
-    def train_dataloader(self) -> ResumableLoader:
+    def train_dataloader(self) -> ResumableLoader[Batch]:
         """Return the loader of this process's training batches."""
         batches = self.recipe.training.train_batches
         return self._loader("train", batches, augmentation=self.recipe.augmentation)
 
-    def val_dataloader(self) -> ResumableLoader:
+    def val_dataloader(self) -> ResumableLoader[Batch]:
         """Return the loader of this process's validation batches."""
         return self._loader("validation", self.recipe.training.validation_batches)
 
     def _loader(
         self, part: str, batches: int, augmentation: AugmentationSettings | None = None
-    ) -> ResumableLoader:
+    ) -> ResumableLoader[Batch]:
         assert self.trainer is not None
         sampler = SkippingSampler(
             self.trees[part],
@@ -99,11 +125,9 @@ class PatchData(LightningDataModule):
             ranks=self.trainer.world_size,
             is_fixed=part == "validation",
         )
-        loader = ResumableLoader(
-            sampler, self.openers, augmentation=augmentation, workers=self.workers
-        )
+        loader = PatchLoader(sampler, self.openers, augmentation=augmentation, workers=self.workers)
         self._loaders.append(loader)
-        return loader
+        return ResumableLoader(loader, sampler)
 
     @property
     def failures(self) -> dict[str, str]:

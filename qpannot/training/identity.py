@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from pydantic import JsonValue
 
@@ -15,6 +15,7 @@ Identity = dict[str, JsonValue]
 """By dotted name, what a run depends on. Plain values, so that it can lie in a checkpoint."""
 
 DATA, START = "the patches", "the model it goes on from"
+SLIDES = "the slides, their heatmaps or annotations"
 
 SECTIONS = ("patches", "labels", "sampling", "network", "augmentation", "training")
 FREE = ("training.epochs", "training.patience", "training.workers")
@@ -36,20 +37,25 @@ def run_identity(
     sections = [*SECTIONS]
     if recipe.training.loss == "cluster_weighted":
         sections.append("clusters")
-    settings = {
-        f"{section}.{name}": value
-        for section in sections
-        for name, value in getattr(recipe, section).model_dump(mode="json").items()
-    }
     free = set(FREE)
     if recipe.training.schedule != "constant":
         free.remove("training.epochs")  # the learning rate depends on how many there are
-    identity: Identity = {key: value for key, value in settings.items() if key not in free}
+    identity = settings_of(recipe, sections, free)
     identity[DATA] = hashlib.sha256(
         (tree_digest(train) + tree_digest(validation)).encode()
     ).hexdigest()
     identity[START] = start
     return identity
+
+
+def settings_of(recipe: Recipe, sections: Iterable[str], free: Collection[str]) -> Identity:
+    """Return the settings of sections of a recipe by dotted name, but for those that are free."""
+    settings = {
+        f"{section}.{name}": value
+        for section in sections
+        for name, value in getattr(recipe, section).model_dump(mode="json").items()
+    }
+    return {key: value for key, value in settings.items() if key not in free}
 
 
 def tree_digest(tree: PatchTree) -> str:
@@ -70,7 +76,7 @@ def describe_changes(old: Mapping[str, JsonValue], new: Identity) -> str:
     """Return in words what differs between two runs."""
     changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
     told = [
-        key if key in (DATA, START) else f"{key} ({old.get(key)}, now {new.get(key)})"
+        key if key in (DATA, START, SLIDES) else f"{key} ({old.get(key)}, now {new.get(key)})"
         for key in changed[:SHOWN]
     ]
     more = f" and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""

@@ -17,15 +17,14 @@ import torch
 from torch import Tensor
 
 from qpannot.errors import QpannotError
-from qpannot.recipe.settings import TrainingSettings
+from qpannot.recipe.settings import RefinementSettings, TrainingSettings
 from qpannot.torchvision_import import import_torchvision
 from qpannot.training.checkpoints import LAST, MIDDLE, Kept, add_own, own_of
 from qpannot.training.curves import Row, TensorBoard, best_of, write_curves
-from qpannot.training.data import PatchData
 from qpannot.training.identity import Identity
 from qpannot.training.metrics import Tally
 from qpannot.training.progress import Clock, Progress, ShowProgress, describe_epoch
-from qpannot.training.task import PatchTask
+from qpannot.training.tallied import TalliedTask
 
 import_torchvision()  # before lightning, which imports it by itself
 
@@ -45,6 +44,8 @@ AGREED_EVERY = 10
 
 Stop = Literal["epochs", "patience"]
 
+FitSettings = TrainingSettings | RefinementSettings
+"""A section of a recipe that says how a network is fitted."""
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 """What asks a training to stop: Ctrl-C, and a cluster."""
@@ -84,7 +85,7 @@ class Diverged(QpannotError):
         super().__init__(f"The loss is no finite number any more, in epoch {epoch}.", hint=hint)
 
 
-def why_to_stop(rows: Sequence[Row], settings: TrainingSettings) -> Stop | None:
+def why_to_stop(rows: Sequence[Row], settings: FitSettings) -> Stop | None:
     """Return why no epoch should follow, None where one should."""
     best = best_of(rows)
     if best and settings.patience and len(rows) - best["epoch"] >= settings.patience:
@@ -105,7 +106,7 @@ class Keeper(Checkpoint):
     """
 
     def __init__(
-        self, folder: Path, identity: Identity, settings: TrainingSettings, show: ShowProgress
+        self, folder: Path, identity: Identity, settings: FitSettings, show: ShowProgress
     ) -> None:
         self.folder = folder
         self.identity = identity
@@ -172,7 +173,9 @@ class Keeper(Checkpoint):
         batch_idx: int,
     ) -> None:
         """Look after the training now and then."""
-        self._look(trainer, cast(PatchTask, pl_module).train_tally, batch_idx + 1, of_training=True)
+        self._look(
+            trainer, cast(TalliedTask, pl_module).train_tally, batch_idx + 1, of_training=True
+        )
 
     def on_validation_batch_end(
         self,
@@ -184,7 +187,7 @@ class Keeper(Checkpoint):
         dataloader_idx: int = 0,
     ) -> None:
         """Look after the validation now and then."""
-        tally = cast(PatchTask, pl_module).validation_tally
+        tally = cast(TalliedTask, pl_module).validation_tally
         self._look(trainer, tally, batch_idx + 1, of_training=False)
 
     def _look(self, trainer: Trainer, tally: Tally, batch: int, *, of_training: bool) -> None:
@@ -207,10 +210,12 @@ class Keeper(Checkpoint):
         if has_diverged:
             raise Diverged(epoch, self.kept)
         batches = int(trainer.num_training_batches)
-        if of_training and batch < batches and (is_interrupted or is_old):
+        # Gradients that wait for others are in no checkpoint: first the step is finished.
+        is_saved_whole = batch % trainer.accumulate_grad_batches == 0 or batch >= batches
+        if of_training and batch < batches and is_saved_whole and (is_interrupted or is_old):
             trainer.save_checkpoint(self.folder / CHECKPOINTS / MIDDLE)
             self._saved = now
-        if is_interrupted:
+        if is_interrupted and (is_saved_whole or not of_training):
             raise self.interruption or TrainingInterrupted("another process")
         if of_training:
             self._tell(trainer, batch, loss)
@@ -219,7 +224,7 @@ class Keeper(Checkpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep what the epoch gave, and judge whether it was the last."""
-        task = cast(PatchTask, pl_module)
+        task = cast(TalliedTask, pl_module)
         epoch = len(self.kept.rows) + 1
         row: dict[str, float] = {
             "epoch": epoch,
@@ -227,9 +232,7 @@ class Keeper(Checkpoint):
         }
         parts = {"train": task.train_tally, "validation": task.validation_tally}
         for part, tally in parts.items():
-            metrics = tally.reduced(task.sum_of_processes).metrics(
-                task.network.architecture.classes
-            )
+            metrics = tally.reduced(task.sum_of_processes).metrics(task.class_names)
             if not math.isfinite(metrics["loss"]):
                 raise Diverged(epoch, self.kept)
             row |= {f"{part}.{name}": value for name, value in metrics.items()}
@@ -296,7 +299,7 @@ def handlers_kept() -> Iterator[None]:
 
 def _failures(trainer: Trainer) -> dict[str, str]:
     """Return, by slide, why patches could not be read by any of the processes."""
-    own = cast(PatchData, trainer.datamodule).failures  # type: ignore[attr-defined]
+    own: dict[str, str] = trainer.datamodule.failures  # type: ignore[attr-defined]
     if trainer.world_size == 1:
         return own
     found: list[dict[str, str]] = [{}] * trainer.world_size

@@ -1,4 +1,4 @@
-"""What is measured while a network is trained: loss, and which patches are taken for which."""
+"""What is measured while a network is trained: loss, and what is taken for which class."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Tally:
     Parameters
     ----------
     confusion
-        Patches by true and by predicted class, int64, (classes, classes).
+        Patches, or pixels, by true and by predicted class, int64, (classes, classes).
     losses
         Sum of the batches' losses, and their number, float64, (2,).
     """
@@ -43,15 +43,17 @@ class Tally:
         Parameters
         ----------
         logits
-            (N, classes).
+            (N, classes), or of each pixel, (N, classes, H, W).
         labels
-            int64, (N,).
+            int64, (N,) or (N, H, W); what is negative does not count.
         loss
             A scalar, the batch's.
         """
         classes = len(self.confusion)
         pairs = labels * classes + logits.detach().argmax(dim=1)
-        self.confusion += torch.bincount(pairs, minlength=classes**2).view(classes, classes)
+        pairs = torch.where(labels < 0, classes**2, pairs).flatten()
+        counts = torch.bincount(pairs, minlength=classes**2 + 1)[:-1]
+        self.confusion += counts.view(classes, classes)
         self.losses[0] += loss.detach()
         self.losses[1] += 1
 
@@ -84,7 +86,7 @@ def patch_metrics(confusion: Sequence[Sequence[int]], classes: Sequence[str]) ->
     Parameters
     ----------
     confusion
-        Patches by true and by predicted class.
+        Patches, or pixels, by true and by predicted class.
     classes
         Their names, the rest first.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -14,18 +14,17 @@ from qpannot.models import PatchNetwork, cluster_weighted_cross_entropy, load_cl
 from qpannot.recipe.settings import TrainingSettings
 from qpannot.sampling.loading import Batch
 from qpannot.torchvision_import import import_torchvision
-from qpannot.training.metrics import Tally
+from qpannot.training.tallied import TalliedTask
 
 import_torchvision()  # before lightning, which imports it by itself
 
-from lightning.pytorch import LightningModule  # noqa: E402
 from lightning.pytorch.utilities.types import OptimizerLRScheduler  # noqa: E402
 
 Loss = Callable[[Tensor, Batch], Tensor]
 """From logits and the batch they are of to a scalar."""
 
 
-class PatchTask(LightningModule):
+class PatchTask(TalliedTask):
     """The training of a patch network (H2G-Net sec. 2.2): Adam, on cross-entropy or CWCE.
 
     A template: what another network needs otherwise is one of the ``configure_`` methods.
@@ -38,9 +37,10 @@ class PatchTask(LightningModule):
         Learning rate and loss.
     """
 
+    network: PatchNetwork
+
     def __init__(self, network: PatchNetwork, settings: TrainingSettings) -> None:
-        super().__init__()
-        self.prepare_data_per_node = False
+        super().__init__(network.architecture.classes)
         self.settings = settings
         self._clusters_file: Path | None = None
         self._make_clusters: Callable[[], None] | None = None
@@ -74,15 +74,6 @@ class PatchTask(LightningModule):
         else:
             self.loss = self._cross_entropy
 
-    def configure_metrics(self) -> None:
-        """Set what counts the batches of the epoch."""
-        self.train_tally = self.empty_tally()
-        self.validation_tally = self.empty_tally()
-
-    def empty_tally(self) -> Tally:
-        """Return a tally of nothing, where the batches are."""
-        return Tally.empty(len(self.network.architecture.classes), self.device)
-
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return Adam (H2G-Net sec. 3.2), and what changes its rate step by step, if anything."""
         rate = self.settings.learning_rate
@@ -114,21 +105,6 @@ class PatchTask(LightningModule):
         """Set the loss, which needs what `prepare_data` made."""
         self.configure_losses()
 
-    def on_fit_start(self) -> None:
-        """Count where the batches are."""
-        self.train_tally = self.train_tally.to(self.device)
-
-    def on_train_epoch_start(self) -> None:
-        """Begin to count; not called where a run goes on in the middle of an epoch."""
-        self.train_tally = self.empty_tally()
-
-    def on_validation_epoch_start(self) -> None:
-        """Begin to count; by the statistics of the first process, as they are what is saved."""
-        self.validation_tally = self.empty_tally()
-        if self.trainer.world_size > 1:
-            for buffer in self.network.buffers():
-                torch.distributed.broadcast(buffer, src=0)
-
     def forward(self, pixels: Tensor) -> Tensor:
         """Return the logits of patches."""
         return cast(Tensor, self.network(pixels))
@@ -144,23 +120,3 @@ class PatchTask(LightningModule):
         """Count a batch."""
         logits = self(batch.pixels)
         self.validation_tally.add(logits, batch.labels, self.loss(logits, batch))
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave out the clusters, which have a file of their own; keep the epoch's tally."""
-        checkpoint["state_dict"] = _of(checkpoint["state_dict"], "network.")
-        tally = self.train_tally.reduced(self.sum_of_processes)
-        checkpoint["train_tally"] = tally.to("cpu").state_dict()
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up what `on_save_checkpoint` left."""
-        checkpoint["state_dict"] |= _of(self.state_dict(), "clusters.")
-        if self.trainer.is_global_zero:  # what all had together
-            self.train_tally = Tally(**checkpoint["train_tally"])
-
-    def sum_of_processes(self, tensor: Tensor) -> Tensor:
-        """Return a tensor added up over all processes; every one of them has to ask."""
-        return cast(Tensor, self.trainer.strategy.reduce(tensor, reduce_op="sum"))
-
-
-def _of(state: dict[str, Any], prefix: str) -> dict[str, Any]:
-    return {key: value for key, value in state.items() if key.startswith(prefix)}

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 
-from qpannot.errors import QpannotError, UsageError
+from qpannot.errors import QpannotError
 from qpannot.models import Bundle, PatchNetwork, save_bundle
 from qpannot.recipe import Recipe
 from qpannot.sampling import (
@@ -22,75 +20,28 @@ from qpannot.sampling import (
     describe_patches,
 )
 from qpannot.training.checkpoints import Kept, find_checkpoint
-from qpannot.training.curves import Row, best_of, write_curves
-from qpannot.training.fitting import Run, empty_network, fit, precision_of
+from qpannot.training.curves import write_curves
+from qpannot.training.fitting import Run, empty_network, fit
 from qpannot.training.identity import key_of, run_identity
 from qpannot.training.keeper import (
     CHECKPOINTS,
     CURVES,
     Diverged,
-    Stop,
     why_to_stop,
 )
 from qpannot.training.processes import find_place, other_processes
 from qpannot.training.progress import ShowProgress, show_nothing
+from qpannot.training.results import (
+    MODEL,
+    ModelExistsError,
+    TrainingResult,
+    explained,
+    result_of,
+    validation_metrics,
+)
+from qpannot.training.trainer import Device, precision_of, uses_gpu_on
 
 logger = logging.getLogger(__name__)
-
-MODEL = "model"
-VALIDATION = "validation."
-
-Device = Literal["auto", "cpu", "cuda"]
-
-
-class ModelExistsError(QpannotError):
-    """A folder holds the model of another training; no model is ever overwritten.
-
-    Parameters
-    ----------
-    model
-        The folder of its bundle.
-    """
-
-    def __init__(self, model: Path) -> None:
-        self.model = model
-        super().__init__(
-            f"There is already a model at {model}, of another training.",
-            hint="Name another folder, or move that one away; no model is ever overwritten.",
-        )
-
-
-@dataclass(frozen=True)
-class TrainingResult:
-    """What a training gave.
-
-    Parameters
-    ----------
-    bundle
-        Folder of the model of the best epoch.
-    metrics
-        Of that epoch, on the validation patches (see `patch_metrics`). These are drawn as the
-        training's are, evenly over the levels of the recipe, not as frequent as on the slides.
-    curves
-        CSV, a row for each epoch.
-    epochs, best_epoch
-        How many there were, and which had the lowest validation loss, from 1.
-    stopped
-        ``epochs``: all were run; ``patience``: it had stopped to get better.
-    resumed_after
-        Epochs of an earlier call that were not run again.
-    failures
-        By slide, why patches of it could not be read. Others were taken instead.
-    """
-
-    bundle: Path
-    metrics: dict[str, float]
-    curves: Path
-    epochs: int
-    best_epoch: int
-    stopped: Stop
-    resumed_after: int
-    failures: dict[str, str]
 
 
 def train_patch_network(
@@ -154,8 +105,8 @@ def train_patch_network(
         A class has no patches, no slide can be read, weights cannot be had, the loss is no number
         any more, the memory or the disk is full, or there is already a model of other settings.
     """
-    uses_gpu = _uses_gpu(device)
-    precision_of(recipe.training, uses_gpu=uses_gpu)
+    uses_gpu = uses_gpu_on(device)
+    precision_of(recipe.training, section="training", uses_gpu=uses_gpu)
     train, validation = _trees(tables, metadata, parts, recipe)
     start = start_from if recipe.training.start == "last" else None
     if start is not None and not _continues(start, train.classes, recipe):
@@ -187,33 +138,20 @@ def train_patch_network(
                 kept = fit(run, place, network, progress)
         except Diverged as error:
             if place.rank == 0:
-                raise _explained(error, run, round) from None
+                raise explained(
+                    error,
+                    "training",
+                    folder,
+                    key_of(identity),
+                    lambda to, kept: _save(to, run, kept, round),
+                ) from None
             raise
     if place.rank == 0 and not model.exists():
         write_curves(folder / CURVES, kept.rows)
         _save(model, run, kept, round)
     if torch.distributed.is_initialized():
         torch.distributed.barrier()  # the first process has written the model
-    best = _best(kept)
-    return TrainingResult(
-        bundle=model,
-        metrics=_validation_metrics(best),
-        curves=folder / CURVES,
-        epochs=len(kept.rows),
-        best_epoch=int(best["epoch"]),
-        stopped=why_to_stop(kept.rows, recipe.training) or "epochs",
-        resumed_after=resumed_after,
-        failures=kept.failures,
-    )
-
-
-def _uses_gpu(device: Device) -> bool:
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UsageError(
-            "There is no GPU that torch can use.",
-            hint="Train with device auto, or install torch for your GPU: https://pytorch.org",
-        )
-    return device != "cpu" and torch.cuda.is_available()
+    return result_of(folder, kept, recipe.training, resumed_after)
 
 
 def _trees(
@@ -291,31 +229,13 @@ def _save(folder: Path, run: Run, kept: Kept, round: int | None) -> None:
     network = empty_network(run.recipe, run.train)
     network.load_state_dict(kept.best_weights)
     slides = (*run.train.slides, *run.validation.slides)
-    metrics = _validation_metrics(_best(kept))
-    save_bundle(folder, network, run.recipe, slides=slides, metrics=metrics, round=round)
-
-
-def _explained(error: Diverged, run: Run, round: int | None) -> QpannotError:
-    """Return what to tell of a loss that is no number, once the best model so far is safe."""
-    hint = "Set a smaller training.learning_rate, or training.precision to 32, and train again."
-    if not error.kept.rows:
-        return Diverged(error.epoch, error.kept, hint=hint)
-    best = _best(error.kept)
-    folder = run.folder / f"{MODEL}-of-epoch-{best['epoch']}-{key_of(run.identity)}"
-    if not folder.exists():
-        _save(folder, run, error.kept, round)
-    return Diverged(error.epoch, error.kept, hint=f"The best model until then is {folder}. {hint}")
-
-
-def _best(kept: Kept) -> Row:
-    best = best_of(kept.rows)
-    assert best is not None
-    return best
-
-
-def _validation_metrics(row: Row) -> dict[str, float]:
-    return {
-        key.removeprefix(VALIDATION): value
-        for key, value in row.items()
-        if key.startswith(VALIDATION)
-    }
+    metrics = validation_metrics(kept)
+    save_bundle(
+        folder,
+        network,
+        run.recipe,
+        slides=slides,
+        chosen_by=run.validation.slides,
+        metrics=metrics,
+        round=round,
+    )
