@@ -10,17 +10,17 @@ from pathlib import Path
 from qpannot.bootstrap.evaluating.seen import keep_seen, seen_by
 from qpannot.bootstrap.learning import gather, held_out, scores_of, shown
 from qpannot.bootstrap.ledger import Ledger
-from qpannot.bootstrap.predicting import heatmaps_of, openers_of
+from qpannot.bootstrap.predicting import heatmaps_of, openers_of, patch_network, refined_of
 from qpannot.bootstrap.records import Score
 from qpannot.bootstrap.scoring import outlines_in
 from qpannot.bootstrap.states import survey
 from qpannot.bootstrap.truth import Failures, lessons_of
 from qpannot.bootstrap.work import Work
 from qpannot.console import Each, silent
-from qpannot.errors import QpannotError
 from qpannot.geometry import Mpp
 from qpannot.heatmap import load_heatmap
 from qpannot.models import load_bundle
+from qpannot.models.refinement import load_refinement
 from qpannot.qupath import Annotation, PathClass, Project, ProjectImage
 from qpannot.qupath.geojson.writing import write_geojson
 from qpannot.recipe import Recipe
@@ -131,6 +131,7 @@ def predict_alone(
     folder: Path,
     *,
     model: Path | None = None,
+    refine: Path | None = None,
     mpp: Mpp | None = None,
     each: Each = silent,
 ) -> tuple[list[Predicted], Failures]:
@@ -139,9 +140,13 @@ def predict_alone(
     Parameters
     ----------
     folder
-        Gets ``<ID>.ome.tif`` and ``<ID>.geojson``; made where it is missing.
+        Gets ``<ID>.ome.tif`` and ``<ID>.geojson``; made where it is missing. Of heatmaps that are
+        refined, those of the patch network go to ``unrefined`` in it.
     model
-        The folder of a bundle; by default the model that the project keeps.
+        The folder of a bundle; by default the model that the project keeps. Not needed for a
+        refinement network that takes no heatmap.
+    refine
+        The folder of a refinement network's bundle; None: heatmaps stay as they are.
     mpp, each
         As for `train_alone`.
 
@@ -151,17 +156,21 @@ def predict_alone(
         There is no such model.
     """
     ledger = Ledger.of(project)
-    kept = ledger.kept_model()
-    if model is None and kept is None:
-        raise QpannotError(
-            f"{project.path}: no model has been trained on this project.",
-            hint="Name one with --model, or train one: qpannot bootstrap, qpannot train",
-        )
     work = Work(project, ledger, recipe, mpp, each)
-    bundle = load_bundle(model or ledger.model_folder(kept or ""))
+    refinement = load_refinement(refine) if refine else None
     openers, failed = openers_of(work, images)
-    heatmaps, not_predicted = heatmaps_of(work, "Predicting", bundle, folder, openers)
-    rest = bundle.card.architecture.classes[0]  # as the recipe it was trained by calls it
+    heatmaps: dict[str, Path] = {}
+    if refinement is None or refinement.card.takes_heatmap:
+        bundle = patch_network(work, model)
+        own = folder / "unrefined" if refinement else folder
+        heatmaps, not_predicted = heatmaps_of(work, "Predicting", bundle, own, openers)
+        failed += not_predicted
+        openers = {key: opener for key, opener in openers.items() if key in heatmaps}
+        rest = bundle.card.architecture.classes[0]  # as the recipe it was trained by calls it
+    if refinement:
+        heatmaps, not_refined = refined_of(work, "Refining", refinement, folder, openers, heatmaps)
+        failed += not_refined
+        rest = refinement.card.classes[0]
     labels = recipe.labels.model_copy(update={"rest": rest})
     recipe = recipe.model_copy(update={"labels": labels})
     known = {each.name: each for each in project.classes}
@@ -190,4 +199,4 @@ def predict_alone(
             ],
         )
         predicted.append(Predicted(image, path, target, dict(areas)))
-    return predicted, [*failed, *not_predicted]
+    return predicted, failed

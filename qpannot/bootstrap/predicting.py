@@ -8,9 +8,10 @@ from pathlib import Path
 from qpannot.bootstrap.truth import Failures
 from qpannot.bootstrap.work import Work
 from qpannot.errors import QpannotError
-from qpannot.inference import SlideProgress, predict_slides
+from qpannot.inference import SlideProgress, predict_slides, refine_slides
 from qpannot.linking import check_is_slide, known_slides, open_image
-from qpannot.models import Bundle
+from qpannot.models import Bundle, load_bundle
+from qpannot.models.refinement import RefinementBundle
 from qpannot.qupath import ProjectImage
 from qpannot.sampling import Opener, opener_of
 
@@ -61,3 +62,57 @@ def heatmaps_of(
     )
     paths = {result.slide: result.path for result in results if not result.error}
     return paths, [(images[result.slide], result.error) for result in results if result.error]
+
+
+def refined_of(
+    work: Work,
+    stage: str,
+    bundle: RefinementBundle,
+    folder: Path,
+    openers: Mapping[str, Opener],
+    heatmaps: Mapping[str, Path],
+) -> tuple[dict[str, Path], Failures]:
+    """Return the refined heatmaps of slides by image ID, made where they are not there already.
+
+    Parameters
+    ----------
+    stage
+        What the work is called while it goes on.
+    folder
+        Where they are; of one model.
+    openers, heatmaps
+        What opens the slides, and the patch network's heatmaps, by image ID.
+    """
+    images = {image.id: image for image in work.project.images}
+
+    def show(progress: SlideProgress) -> None:
+        work.each(stage, images[progress.slide].name, progress.number - 1, progress.slides)
+
+    results = refine_slides(
+        openers,
+        heatmaps,
+        bundle,
+        folder,
+        colors={each.name: each.color for each in work.project.classes if each.color},
+        show=show,
+    )
+    paths = {result.slide: result.path for result in results if not result.error}
+    return paths, [(images[result.slide], result.error) for result in results if result.error]
+
+
+def patch_network(work: Work, folder: Path | None) -> Bundle:
+    """Return a patch network, by default the one that the project keeps.
+
+    Raises
+    ------
+    QpannotError
+        There is no such model.
+    """
+    kept = work.ledger.kept_model()
+    if folder is None and kept is None:
+        raise QpannotError(
+            f"{work.project.path}: no model has been trained on this project.",
+            hint="Name a patch network with --model (of 'qpannot train': --patch-model), or train "
+            "one: qpannot bootstrap, qpannot train",
+        )
+    return load_bundle(folder or work.ledger.model_folder(kept or ""))

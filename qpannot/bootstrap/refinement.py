@@ -8,7 +8,7 @@ from pathlib import Path
 
 from qpannot.bootstrap.learning import shown
 from qpannot.bootstrap.ledger import Ledger
-from qpannot.bootstrap.predicting import heatmaps_of, openers_of
+from qpannot.bootstrap.predicting import heatmaps_of, openers_of, patch_network, refined_of
 from qpannot.bootstrap.records import Score
 from qpannot.bootstrap.scoring import outlines_in, score
 from qpannot.bootstrap.states import survey
@@ -18,9 +18,8 @@ from qpannot.console import Each, silent
 from qpannot.errors import QpannotError
 from qpannot.geometry import Mpp
 from qpannot.heatmap import load_heatmap
-from qpannot.inference import SlideProgress, refine_slides
-from qpannot.models import Bundle, load_bundle
-from qpannot.models.refinement import RefinementBundle, load_refinement
+from qpannot.models import Bundle
+from qpannot.models.refinement import load_refinement
 from qpannot.qupath import Project
 from qpannot.recipe import Recipe
 from qpannot.sampling import Opener, Part, split_slides
@@ -85,7 +84,7 @@ def train_refinement_alone(
     """
     ledger = Ledger.of(project)
     work = Work(project, ledger, recipe, mpp, each)
-    bundle = _patch_network(ledger, patch_model, project) if recipe.refinement.use_heatmap else None
+    bundle = patch_network(work, patch_model) if recipe.refinement.use_heatmap else None
     lessons, failed = lessons_of(survey(project, ledger, each), ledger)
     openers, not_opened = openers_of(work, [lesson.image for lesson in lessons])
     failed += not_opened
@@ -179,52 +178,6 @@ def slides_of(
         except QpannotError as error:
             failed.append((image, error))
     return slides, failed
-
-
-def refined_of(
-    work: Work,
-    stage: str,
-    bundle: RefinementBundle,
-    folder: Path,
-    openers: Mapping[str, Opener],
-    heatmaps: Mapping[str, Path],
-) -> tuple[dict[str, Path], Failures]:
-    """Return the refined heatmaps of slides by image ID, made where they are not there already.
-
-    Parameters
-    ----------
-    stage
-        What the work is called while it goes on.
-    folder
-        Where they are; of one model.
-    openers, heatmaps
-        What opens the slides, and the patch network's heatmaps, by image ID.
-    """
-    images = {image.id: image for image in work.project.images}
-
-    def show(progress: SlideProgress) -> None:
-        work.each(stage, images[progress.slide].name, progress.number - 1, progress.slides)
-
-    results = refine_slides(
-        openers,
-        heatmaps,
-        bundle,
-        folder,
-        colors={each.name: each.color for each in work.project.classes if each.color},
-        show=show,
-    )
-    paths = {result.slide: result.path for result in results if not result.error}
-    return paths, [(images[result.slide], result.error) for result in results if result.error]
-
-
-def _patch_network(ledger: Ledger, folder: Path | None, project: Project) -> Bundle:
-    kept = ledger.kept_model()
-    if folder is None and kept is None:
-        raise QpannotError(
-            f"{project.path}: there is no patch network whose heatmaps could be refined.",
-            hint="Name one with --patch-model, or train one: qpannot bootstrap, qpannot train",
-        )
-    return load_bundle(folder or ledger.model_folder(kept or ""))
 
 
 def _score(work: Work, lesson: Lesson, opener: Opener, path: Path) -> Score:

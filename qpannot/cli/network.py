@@ -209,6 +209,12 @@ def predict(
             metavar="MODEL", help="The folder of a model; by default the one the project keeps."
         ),
     ] = None,
+    refine: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="MODEL", help="The folder of a refinement network that goes over the heatmaps."
+        ),
+    ] = None,
     images: Annotated[
         list[str] | None,
         typer.Option("--image", "-i", help="Only these: a name, an ID or a pattern; repeatable."),
@@ -230,6 +236,8 @@ def predict(
       qpannot predict study -o heatmaps
 
       qpannot predict study --model first/model --image 'case-1*' --set outlines.threshold=0.7
+
+      qpannot predict study --model first/model --refine refined/model
     """
     from qpannot.bootstrap.jobs import predict_alone
     from qpannot.console import say, show_json, show_skipped, show_table, stages
@@ -241,7 +249,14 @@ def predict(
         chosen = select_images(opened, images) if images else list(opened.images)
         with stages(quiet=("Looking",), sparse=SPARSE) as each:
             found, failed = predict_alone(
-                opened, chosen, loaded, output, model=model, mpp=resolution, each=each
+                opened,
+                chosen,
+                loaded,
+                output,
+                model=model,
+                refine=refine,
+                mpp=resolution,
+                each=each,
             )
         show_skipped((image.name, error) for image, error in failed)
         if json:

@@ -195,7 +195,7 @@ def stored_whole(
         frame = Frame.of(slide.size, slide.mpp, settings.size_px, settings.fit)
         areas = resolve_areas(annotations, recipe.labels, is_truth=is_truth)
         image = image_of(slide, frame, heatmap, recipe.labels.classes)
-        _save(path, WholeSlide(image, labels_of(areas, recipe.labels, frame)), key)
+        return store_whole(path, WholeSlide(image, labels_of(areas, recipe.labels, frame)), key)
     return StoredSlide(path, key)
 
 
@@ -216,11 +216,19 @@ def load_whole(stored: StoredSlide) -> WholeSlide:
     return found
 
 
-def _save(path: Path, whole: WholeSlide, key: str) -> None:
+def store_whole(path: Path, whole: WholeSlide, key: str) -> StoredSlide:
+    """Write a slide to learn from; a crash leaves the old file or the new one.
+
+    Raises
+    ------
+    ProjectError
+        The file cannot be written.
+    """
     file = io.BytesIO()
     np.savez_compressed(file, key=np.array(key), image=whole.image, labels=whole.labels)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, file.getvalue())
+    return StoredSlide(path, key)
 
 
 def _read(path: Path, key: str) -> WholeSlide | None:
