@@ -18,6 +18,19 @@ def test_the_defaults_are_the_papers_numbers() -> None:
     assert (tissue.min_area_um2, tissue.max_hole_area_um2) == (100_000, 1_000_000)
 
 
+def test_the_refinement_stage_is_the_papers_but_keeps_the_shape_of_slides() -> None:
+    settings = Recipe().refinement
+    assert (settings.design, settings.size_px, settings.fit) == ("unet", 1024, "pad")
+    assert (settings.learning_rate, settings.batch_size, settings.accumulate) == (1e-3, 4, 6)
+    assert (settings.epochs, settings.patience) == (1000, 100)
+    augmentation = settings.augmentation
+    assert (augmentation.zoom, augmentation.stain_sigma) == ((0.8, 1.2), 0.1)
+    changed = load_recipe("h2gnet", ["refinement.augmentation.zoom=[1, 1]"])
+    assert changed.refinement.augmentation.zoom == (1, 1)
+    with pytest.raises(RecipeError, match=r"did you mean refinement\.augmentation\.zoom"):
+        load_recipe("h2gnet", ["refinement.augmentation.zom=[1, 1]"])
+
+
 def test_the_h2gnet_file_states_what_the_defaults_are() -> None:
     written = load_recipe("h2gnet")
     whole = Recipe().tissue.model_copy(update={"java_cuts": False})

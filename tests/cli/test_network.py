@@ -16,6 +16,7 @@ from qpannot.bootstrap.scoring import outlines_in
 from qpannot.heatmap import load_heatmap
 from qpannot.linking import open_image
 from qpannot.models import load_bundle
+from qpannot.models.refinement import load_refinement
 from qpannot.qupath.geojson import read_geojson
 from qpannot.recipe import load_recipe
 
@@ -198,3 +199,85 @@ def test_the_loop_says_how_many_reviewed_slides_are_missing(
     ended = here("bootstrap", study.project)
     assert ended.code == 0 and "two reviewed slides at least" in ended.out
     assert Ledger(study.project).round(2) is None
+
+
+REFINEMENT = ("design=smp:linknet/tu-test_resnet", "size_px=64", "batch_size=1", "accumulate=1")
+
+
+@pytest.fixture(scope="module")
+def refinement(
+    training: tuple[Path, Any],
+    reviewed_study: Any,
+    tmp_path_factory: pytest.TempPathFactory,
+    here: Here,
+) -> tuple[Path, Any]:
+    """The folder of a refinement network on that training's heatmaps, and what was said."""
+    folder = tmp_path_factory.mktemp("refinement") / "first"
+    settings = [*REFINEMENT, "epochs=8", "learning_rate=0.01", "workers=0"]
+    ended = here(
+        *("train", reviewed_study.project, "-o", folder, "--json", "--stage", "refinement"),
+        *("--patch-model", training[0] / "model"),
+        *(part for each in settings for part in ("--set", f"refinement.{each}")),
+    )
+    assert ended.code == 0, ended.err
+    return folder, json.loads(ended.out)
+
+
+def test_train_refines_the_heatmaps_of_a_patch_network_and_says_by_which_protocol(
+    refinement: tuple[Path, Any], training: tuple[Path, Any]
+) -> None:
+    folder, said = refinement
+    card = load_refinement(Path(said["model"])).card
+    assert Path(said["model"]) == folder / "model"
+    assert card.patch_model_sha256 == load_bundle(training[0] / "model").card.weights_sha256
+    assert card.classes == ("Non-tumor", "Tumor")
+    assert said["epochs"] == 8
+    # Two slides are held out, too few: it is the paper's protocol.
+    assert said["protocol"] == card.protocol == "paper"
+    assert "fewer than refinement.train_after" in said["reason"]
+    patch = training[1]["slides"]
+    assert sorted(said["slides"]["teach"]) == sorted(patch["train"])
+    assert sorted(said["slides"]["choose"]) == sorted(patch["validation"])
+    judged = {*patch["validation"], *patch["test"]}
+    assert set(said["before"]) == set(said["after"]) == judged
+    own = training[1]["scores"]
+    assert {name: each["dice"] for name, each in said["before"].items()} == pytest.approx(
+        {name: each["dice"] for name, each in own.items()}
+    )
+    assert all(0 <= each["dice"] <= 1 for each in said["after"].values())
+
+
+def test_predict_refines_and_keeps_what_was_refined_beside(
+    refinement: tuple[Path, Any],
+    training: tuple[Path, Any],
+    reviewed_study: Any,
+    here: Here,
+    tmp_path: Path,
+) -> None:
+    ended = here(
+        *("predict", reviewed_study.project, "-o", tmp_path / "maps", "-i", "f.tif", "--json"),
+        *("--model", training[0] / "model", "--refine", refinement[0] / "model"),
+    )
+    assert ended.code == 0, ended.err
+    (found,) = json.loads(ended.out)["predicted"]
+    refined = load_heatmap(Path(found["heatmap"]))
+    card = load_refinement(refinement[0] / "model").card
+    assert refined.model.startswith(card.weights_sha256[:12])
+    assert refined.shape == (43, 64)  # 768 x 512 px at 12 px a pixel
+    (before,) = (tmp_path / "maps" / "unrefined").glob("*.ome.tif")
+    assert load_heatmap(before).model.startswith((card.patch_model_sha256 or "")[:12])
+
+
+def test_the_stages_of_a_training_are_not_mixed_up(
+    reviewed_study: Any, training: tuple[Path, Any], here: Here, tmp_path: Path
+) -> None:
+    given = ("train", reviewed_study.project, "-o", tmp_path / "out")
+    model = training[0] / "model"
+    for options, what in (
+        (("--patch-model", model), "Add --stage refinement"),
+        (("--stage", "refinement", "--from", model), "Leave --from out"),
+    ):
+        ended = here(*given, *options)
+        assert ended.code == 2 and what in ended.err
+    wrong = here("predict", reviewed_study.project, "-o", tmp_path / "maps", "--refine", model)
+    assert wrong.code == 1 and "is a patch network, where a refinement network" in wrong.err

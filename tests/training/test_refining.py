@@ -28,7 +28,7 @@ from qpannot.training import (
 )
 from qpannot.training.refinement_task import RefinementTask
 
-SIDE = 32
+SIDE = 64
 TEACH, CHOOSE = tuple("abcdefg"), tuple("xyz")
 PATCH_MODEL = "cd" * 32
 BATCHES = 7 + 3
@@ -44,8 +44,8 @@ def whole_of(seed: int, channels: int) -> WholeSlide:
     """A dark square is the class; the heatmap marks it, and as much that is none."""
     rng = np.random.default_rng(seed)
     labels = np.zeros((SIDE, SIDE), np.int8)
-    left, top = rng.integers(2, 14, 2)
-    labels[top : top + 12, left : left + 12] = 1
+    left, top = rng.integers(4, 28, 2)
+    labels[top : top + 24, left : left + 24] = 1
     image = np.full((SIDE, SIDE, channels), 200, np.uint8)
     image[labels == 1, :3] = 60
     image[..., :3] += rng.integers(0, 30, (SIDE, SIDE, 3), np.uint8)
@@ -272,7 +272,7 @@ def test_a_design_that_cannot_be_is_told_at_once(
 ) -> None:
     with pytest.raises(UsageError, match="no refinement network 'unett'"):
         train(slides, tmp_path / "run", recipe_of(design="unett"))
-    with pytest.raises(UsageError, match="cannot take images of 32 px"):
+    with pytest.raises(UsageError, match="cannot take images of 64 px"):
         train(slides, tmp_path / "run", recipe_of(design="unet"))
     with pytest.raises(UsageError, match=r"refinement\.precision 16-mixed needs a GPU"):
         train(slides, tmp_path / "run", recipe_of(precision="16-mixed"), device="cpu")
