@@ -619,7 +619,7 @@ def test_a_worker_that_is_killed_is_told_of_and_the_training_goes_on_with_fewer(
             for worker in multiprocessing.active_children():
                 worker.kill()
 
-    with pytest.raises(QpannotError, match="reads patches ended") as caught:
+    with pytest.raises(QpannotError, match="reads for the training ended") as caught:
         train(study, recipe_of(workers=1), tmp_path / "run", progress=kill_workers)
     assert "training.workers" in str(caught.value.hint)
     assert train(study, recipe_of(), tmp_path / "run").resumed_after == 1
