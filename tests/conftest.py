@@ -23,6 +23,9 @@ from qpannot.qupath import Project, open_project
 from qpannot.qupath.proposals import is_untouched
 from qpannot.qupath.protocol import Mode
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # a process for each core is enough
+
 # No test is timed: machines are noisy, and speed is for benchmarks. The same examples each time, so
 # that a run says something of the change; to hunt for others: pytest --hypothesis-profile=hunt
 hypothesis.settings.register_profile("suite", deadline=None, derandomize=True)
