@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from qpannot.errors import UsageError
 from qpannot.models.refinement.layers import Body, run
@@ -54,11 +54,18 @@ class SmpBody(Body):
             ) from error
         strict = self.model.requires_divisible_input_shape
         self.multiple = int(self.model.encoder.output_stride) if strict else 1
+        for layer in self.model.modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.register_forward_pre_hook(_normalise_by_what_is_known)
+                layer.register_forward_hook(self._as_all_others, always_call=True)
         self._try(design, channels, classes, size_px)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Return the logits, (N, classes, H, W), as the only output."""
         return (run(self.model, images),)
+
+    def _as_all_others(self, layer: nn.Module, *_: object) -> None:
+        layer.training = self.training
 
     def _try(self, design: str, channels: int, classes: int, size_px: int) -> None:
         if size_px % self.multiple:
@@ -88,6 +95,12 @@ class SmpBody(Body):
     def _state(self) -> Iterable[tuple[str, Tensor]]:
         yield from self.named_parameters()
         yield from self.named_buffers()
+
+
+def _normalise_by_what_is_known(layer: nn.Module, inputs: tuple[Tensor]) -> None:
+    # One value per channel has no spread: the last batch of an epoch, one slide, pooled.
+    if inputs[0].numel() == inputs[0].shape[1]:
+        layer.training = False
 
 
 def _unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:

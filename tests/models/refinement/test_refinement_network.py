@@ -104,6 +104,25 @@ def test_gradients_reach_every_parameter(design: str) -> None:
         assert parameter.ndim == 1 or parameter.grad.abs().max() > 0, name
 
 
+@pytest.mark.parametrize("design", [SMP, "smp:deeplabv3plus/resnet18"])
+def test_a_single_slide_teaches_a_network_that_pools_it_to_one_value(design: str) -> None:
+    network = refinement_network(design, size_px=32)
+    pooled = {
+        name: layer
+        for name, layer in network.named_modules()
+        if isinstance(layer, nn.BatchNorm2d) and ("layer4" in name or "aspp.0.convs.4" in name)
+    }
+    before = {name: layer.running_mean.clone() for name, layer in pooled.items()}
+    (found,) = outputs_of(network, torch.rand(1, 4, 32, 32))
+    found.sum().backward()
+    assert found.isfinite().all()
+    stayed = [torch.equal(layer.running_mean, before[name]) for name, layer in pooled.items()]
+    assert any(stayed)  # one value has no spread to be remembered
+    assert all(layer.training for layer in pooled.values())
+    network(torch.rand(2, 4, 32, 32))  # two have
+    assert not any(torch.equal(own.running_mean, before[name]) for name, own in pooled.items())
+
+
 @pytest.mark.parametrize("design", [*DESIGNS, SMP])
 def test_a_network_built_again_from_its_architecture_takes_its_weights(design: str) -> None:
     network = refinement_network(design, size_px=256)
