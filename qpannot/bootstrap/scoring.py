@@ -13,7 +13,7 @@ from qpannot.bootstrap.truth import Lesson
 from qpannot.evaluation import overlap
 from qpannot.heatmap import Heatmap
 from qpannot.recipe import Recipe
-from qpannot.sampling.areas import Areas, resolve_areas
+from qpannot.sampling.areas import Areas, looked_through, resolve_areas
 from qpannot.slide import Slide
 from qpannot.tissue import detect_tissue
 from qpannot.vectorize import Outline, outlines_of
@@ -41,7 +41,7 @@ def outlines_in(heatmap: Heatmap, slide: Slide, recipe: Recipe) -> list[Outline]
 def score(outlines: Sequence[Outline], lesson: Lesson, recipe: Recipe) -> Score:
     """Compare predicted outlines with a person's, where the person looked."""
     areas = resolve_areas(lesson.annotations, recipe.labels, is_truth=lesson.is_truth)
-    within = looked_through(areas, recipe)
+    within = judged_area(areas, recipe)
     found = {
         name: overlap(_of_class(outlines, name), truth, within=within)
         for name, truth in zip(recipe.labels.classes, areas.classes, strict=True)
@@ -67,11 +67,10 @@ def _of_class(outlines: Sequence[Outline], name: str) -> BaseGeometry:
     return found
 
 
-def looked_through(areas: Areas, recipe: Recipe) -> BaseGeometry | None:
+def judged_area(areas: Areas, recipe: Recipe) -> BaseGeometry | None:
     """Return the area where annotations tell the truth; ``None``: everywhere."""
     if recipe.labels.coverage == "partial":
-        seen = shapely.union_all([*areas.classes, areas.rest, areas.other, areas.region])
-        return seen.difference(areas.ignored)
+        return looked_through(areas).difference(areas.ignored)
     if areas.ignored.is_empty:
         return None
     reach = 1e7  # pixels; wider than any slide

@@ -113,6 +113,16 @@ def resolve_areas(
     )
 
 
+def looked_through(areas: Areas) -> BaseGeometry:
+    """Return where annotations tell the truth if coverage is partial.
+
+    The classes, the rest by its name, and ``Region*`` but for classes that the recipe does not
+    know; what is ignored is not cut out.
+    """
+    region = polygonal(areas.region.difference(areas.other))
+    return _union([*areas.classes, areas.rest, region])
+
+
 def polygonal(geometry: BaseGeometry) -> BaseGeometry:
     """Return the valid area of a geometry, without its lines and points; it may be empty."""
     if not geometry.is_valid:

@@ -14,7 +14,7 @@ from qpannot.geometry import Region
 from qpannot.qupath import Annotation
 from qpannot.recipe import Recipe
 from qpannot.recipe.settings import LabelSettings
-from qpannot.sampling.areas import Areas, is_drawn, polygonal, resolve_areas
+from qpannot.sampling.areas import Areas, is_drawn, looked_through, polygonal, resolve_areas
 from qpannot.sampling.coverage import PatchGrid, covered
 from qpannot.sampling.labels import LeftOut, class_names, label_patches
 from qpannot.slide import Slide
@@ -131,8 +131,7 @@ def index_slide(
 
 def _tissue(found: BaseGeometry, areas: Areas, settings: LabelSettings) -> BaseGeometry:
     if settings.coverage == "partial":
-        looked_through = areas.rest.union(areas.region.difference(areas.other))
-        found = polygonal(found.intersection(polygonal(looked_through)))
+        found = polygonal(found.intersection(looked_through(areas)))
     return _united([found, *areas.classes])
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import quote
@@ -23,6 +25,12 @@ from qpannot.slide import Slide
 
 VERSION = 1
 """To be raised when the same slide, annotations and recipe give another table than before."""
+
+DAMAGED = (
+    *(OSError, ValueError, KeyError, TypeError, EOFError, NotImplementedError),
+    *(zipfile.BadZipFile, zlib.error, tokenize.TokenError),
+)
+"""What numpy raises of files that are damaged or missing."""
 
 _COLUMNS = ("x", "y", "label", "tissue", "fractions")
 
@@ -129,5 +137,5 @@ def load_table(path: Path, key: str) -> PatchTable | None:
         header["classes"] = tuple(header["classes"])
         left_out = {LeftOut[name]: count for name, count in header.pop("left_out").items()}
         return PatchTable(**columns, **header, left_out=left_out)
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+    except DAMAGED:
         return None  # it is made anew

@@ -9,14 +9,12 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 import numpy as np
-import shapely
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
@@ -27,9 +25,9 @@ from qpannot.qupath import Annotation
 from qpannot.qupath.files import write_atomically
 from qpannot.recipe import Recipe
 from qpannot.recipe.settings import LabelSettings
-from qpannot.sampling.areas import Areas, is_drawn, polygonal, resolve_areas
+from qpannot.sampling.areas import Areas, is_drawn, looked_through, polygonal, resolve_areas
 from qpannot.sampling.frame import Frame, into_frame
-from qpannot.sampling.store import index_key
+from qpannot.sampling.store import DAMAGED, index_key
 from qpannot.slide import Slide
 from qpannot.vectorize.rasterize import coverage
 
@@ -118,27 +116,20 @@ def labels_of(areas: Areas, settings: LabelSettings, frame: Frame) -> Labels:
     ndarray of int8, shape [size_px, size_px]
         `UNKNOWN` where truth does not hold.
     """
-    known = _known(areas, settings)
     ignored = areas.ignored
     classes = np.stack(
         [_covered(polygonal(area.difference(ignored)), frame) for area in areas.classes]
     )
-    part_known = 1 - _covered(ignored, frame) if known is None else _covered(known, frame)
+    if settings.coverage == "partial":
+        part_known = _covered(polygonal(looked_through(areas).difference(ignored)), frame)
+    else:
+        part_known = 1 - _covered(ignored, frame)
     rest = part_known - classes.sum(axis=0)
     labels = np.concatenate([rest[None], classes]).argmax(axis=0)
     inside = np.zeros(frame.shape, bool)
     inside[frame.inner] = True
     found: Labels = np.where(inside & (part_known > 0.5), labels, UNKNOWN).astype(np.int8)
     return found
-
-
-def _known(areas: Areas, settings: LabelSettings) -> BaseGeometry | None:
-    """Return where truth holds; None: everywhere but where it is ignored."""
-    if settings.coverage == "exhaustive":
-        return None
-    region = polygonal(areas.region.difference(areas.other))
-    seen = shapely.union_all([*areas.classes, areas.rest, region])
-    return polygonal(seen.difference(areas.ignored))
 
 
 def _covered(area: BaseGeometry, frame: Frame) -> NDArray[np.float32]:
@@ -237,5 +228,5 @@ def _read(path: Path, key: str) -> WholeSlide | None:
             if str(file["key"]) != key:
                 return None
             return WholeSlide(file["image"], file["labels"])
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+    except DAMAGED:
         return None  # it is made anew

@@ -71,6 +71,20 @@ def test_where_only_parts_are_annotated_nothing_else_counts(lesson_of: LessonOf)
     assert whole.dice == pytest.approx(2 * 5000 / (10_000 + 35_000))
 
 
+def test_where_only_parts_are_annotated_classes_nobody_asked_for_do_not_count(
+    lesson_of: LessonOf,
+) -> None:
+    truth = (
+        drawn(box(0, 0, 100, 100)),
+        drawn(box(100, 0, 200, 100), "Necrosis"),
+        drawn(box(0, 0, 150, 200), "Region*"),
+    )
+    outlines = [found(box(0, 0, 300, 100))]  # Necrosis may hold tumour, Region* beside it does not
+    assert score(outlines, lesson_of(*truth), PARTIAL).dice == 1
+    outlines = [found(box(0, 0, 100, 150))]
+    assert score(outlines, lesson_of(*truth), PARTIAL).dice == pytest.approx(2 * 100 / 250)
+
+
 def test_where_a_proposal_was_not_looked_at_nothing_counts(lesson_of: LessonOf) -> None:
     untouched = make_proposal(
         box(200, 0, 300, 100), PathClass("Tumor"), Origin(1, "AN1"), locked=False

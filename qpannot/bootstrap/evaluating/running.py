@@ -12,7 +12,7 @@ from shapely.geometry.base import BaseGeometry
 from qpannot.bootstrap.advice import labels
 from qpannot.bootstrap.evaluating.designs import Design, Runner
 from qpannot.bootstrap.evaluating.store import Store, key_of
-from qpannot.bootstrap.scoring import looked_through
+from qpannot.bootstrap.scoring import judged_area
 from qpannot.bootstrap.truth import Failures, Lesson
 from qpannot.bootstrap.work import Work
 from qpannot.errors import QpannotError
@@ -83,7 +83,7 @@ def truth_of(lesson: Lesson, recipe: Recipe) -> tuple[dict[str, BaseGeometry], B
     areas = resolve_areas(lesson.annotations, recipe.labels, is_truth=lesson.is_truth)
     return (
         dict(zip(recipe.labels.classes, areas.classes, strict=True)),
-        looked_through(areas, recipe),
+        judged_area(areas, recipe),
     )
 
 

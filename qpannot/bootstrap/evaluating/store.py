@@ -17,7 +17,7 @@ from qpannot.evaluation.measuring import ClassMeasures
 from qpannot.evaluation.metrics import Reliability
 from qpannot.qupath.files import write_atomically
 
-VERSION = 1
+VERSION = 2
 """To be raised when the same slide, truth and design are measured otherwise than before."""
 
 
