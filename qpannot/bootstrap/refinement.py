@@ -22,7 +22,7 @@ from qpannot.models import Bundle
 from qpannot.models.refinement import load_refinement
 from qpannot.qupath import Project
 from qpannot.recipe import Recipe
-from qpannot.sampling import Opener, Part, split_slides
+from qpannot.sampling import Opener, Part, split_slides, with_their_patients
 from qpannot.sampling.whole import StoredSlide, stored_whole
 from qpannot.training import RefinementResult, assign_roles, train_refinement_network
 
@@ -35,7 +35,8 @@ class Refined:
     ----------
     before, after
         By name, scores of the patch network's heatmaps and of the refined ones, on the slides
-        that neither network was fitted to; ``before`` is empty where there is no patch network.
+        of patients that neither network was fitted to; ``before`` is empty where there is no patch
+        network.
     choosing
         Names of those of them that chose the refinement network's best epoch.
     names
@@ -111,11 +112,9 @@ def train_refinement_alone(
         patch_model_sha256=bundle.card.weights_sha256 if bundle else None,
         progress=shown(each),
     )
-    judged = {
-        lesson.image.id: lesson
-        for lesson in lessons
-        if lesson.image.id not in fitted and lesson.image.id not in roles.teach
-    }
+    everything = {image.id: image.metadata for image in project.images}
+    taught = with_their_patients({*fitted, *roles.teach}, everything, recipe.split.by)
+    judged = {lesson.image.id: lesson for lesson in lessons if lesson.image.id not in taught}
     network = load_refinement(trained.trained.bundle)
     own = {key: openers[key] for key in judged}
     refined, not_refined = refined_of(work, "Judging", network, folder / "refined", own, heatmaps)

@@ -10,6 +10,8 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
+from qpannot.sampling import value_of
+
 RESAMPLES = 10_000
 
 
@@ -153,17 +155,6 @@ def summary_with_interval(
         values, seed=seed, units=units, confidence=confidence, resamples=resamples
     )
     return summarize(values, interval=interval)
-
-
-def value_of(metadata: Mapping[str, str], key: str) -> str:
-    """Return a value of a slide's metadata, ``""`` where there is none.
-
-    Case and spaces around the key do not matter, nor spaces around the value.
-    """
-    wanted = key.strip().casefold()
-    return next(
-        (v.strip() for name, v in metadata.items() if name.strip().casefold() == wanted), ""
-    )
 
 
 def grouped(results: Iterable[SlideResult], key: str) -> dict[str, list[SlideResult]]:

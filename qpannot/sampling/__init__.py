@@ -5,7 +5,7 @@ from qpannot.sampling.augmentation import augmented
 from qpannot.sampling.handles import Opener, opener_of
 from qpannot.sampling.index import PatchTable, describe_patches, index_slide
 from qpannot.sampling.labels import LeftOut, class_names
-from qpannot.sampling.split import Part, split_slides
+from qpannot.sampling.split import Part, split_slides, value_of, with_their_patients
 from qpannot.sampling.store import stored_index
 from qpannot.sampling.tree import EpochSampler, PatchTree
 
@@ -24,4 +24,6 @@ __all__ = [
     "opener_of",
     "split_slides",
     "stored_index",
+    "value_of",
+    "with_their_patients",
 ]

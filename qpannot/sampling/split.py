@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import StrEnum
 
 from qpannot.recipe.settings import SplitSettings
@@ -51,7 +51,7 @@ def split_slides(
     kept = {slide: Part(part) for slide, part in (existing or {}).items() if slide in slides}
     groups: dict[tuple[str, str], list[str]] = defaultdict(list)
     for slide, metadata in slides.items():
-        value = metadata.get(settings.by, "").strip() if settings.by else ""
+        value = value_of(metadata, settings.by) if settings.by else ""
         groups[("group", value) if value else ("slide", slide)].append(slide)
     result = dict(kept)
     new = []
@@ -79,6 +79,34 @@ def split_slides(
         counts[part] += len(groups[group])
         result.update(dict.fromkeys(groups[group], part))
     return {slide: result[slide] for slide in slides}
+
+
+def with_their_patients(
+    slides: Collection[str], metadata: Mapping[str, Mapping[str, str]], unit: str | None
+) -> frozenset[str]:
+    """Return slides, and all others of the same patients.
+
+    Parameters
+    ----------
+    metadata
+        By slide.
+    unit
+        The key that tells the patient; ``None``: each slide stands for itself.
+    """
+    patients = {key: value_of(own, unit) if unit else "" for key, own in metadata.items()}
+    known = {patients[key] for key in slides if key in patients} - {""}
+    return frozenset(slides).union(key for key, own in patients.items() if own in known)
+
+
+def value_of(metadata: Mapping[str, str], key: str) -> str:
+    """Return a value of a slide's metadata, ``""`` where there is none.
+
+    Case and spaces around the key do not matter, nor spaces around the value.
+    """
+    wanted = key.strip().casefold()
+    return next(
+        (v.strip() for name, v in metadata.items() if name.strip().casefold() == wanted), ""
+    )
 
 
 def _stable_hash(group: tuple[str, str]) -> str:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from qpannot.errors import QpannotError
 from qpannot.geometry import Region
 from qpannot.sampling.index import PatchTable, describe_patches
+from qpannot.sampling.split import value_of
 
 Branch = tuple[str | None, ...]
 """The value of each level down to a leaf; None where a slide lacks the key."""
@@ -82,7 +83,7 @@ class PatchTree:
                 values = {"slide": slide, "class": self.classes[label]}
                 own = metadata.get(slide, {})
                 branch = tuple(
-                    values[level] if level in values else own.get(level, "").strip() or None
+                    values[level] if level in values else value_of(own, level) or None
                     for level in self.levels
                 )
                 leaves[branch].append((number, rows))

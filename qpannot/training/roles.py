@@ -4,8 +4,9 @@ A patch network's heatmaps of the slides it was fitted to are better than any th
 slides. A refinement network that learns from them learns to trust heatmaps too much; H2G-Net does
 so nevertheless ("trained using the same training set", sec. 3.2), for lack of other slides.
 
-- ``held_out``: from slides the patch network was not fitted to. Those of the validation part, by
-  which only its best epoch was chosen, and those reviewed since. They are divided anew.
+- ``held_out``: from slides the patch network was not fitted to, nor to others of their patients.
+  Those of the validation part, by which only its best epoch was chosen, and those reviewed since.
+  They are divided anew.
 - ``paper``: slides of the training part teach, those of the validation part choose.
 
 Slides of the test part do neither, by either protocol: of the whole method, they are what is left
@@ -20,7 +21,7 @@ from typing import Literal
 
 from qpannot.errors import QpannotError
 from qpannot.recipe import Recipe
-from qpannot.sampling import Part, split_slides
+from qpannot.sampling import Part, split_slides, with_their_patients
 
 Protocol = Literal["held_out", "paper"]
 
@@ -85,7 +86,8 @@ def assign_roles(
     usable = {key: data for key, data in slides.items() if parts.get(key, Part.TEST) != Part.TEST}
     reason = ""
     if settings.protocol == "held_out" and settings.use_heatmap:
-        own = {key: data for key, data in usable.items() if key not in fitted}
+        known = with_their_patients(fitted, slides, recipe.split.by)
+        own = {key: data for key, data in usable.items() if key not in known}
         if len(own) >= settings.train_after:
             shares = recipe.split.model_copy(update={"test": 0.0})
             new = split_slides(own, shares)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -99,6 +102,44 @@ def test_the_project_is_only_read_and_a_rerun_says_the_same(
     assert again["designs"] == said["designs"] and again["measured"] == said["measured"]
     assert files_below(study.project) == before
     assert files_below(out / "measured") == measured, "measured once"
+
+
+EVALUATE = """
+import os, sys
+from qpannot.bootstrap import evaluating  # what is loaded late, the other user may not read
+from qpannot.cli import main
+if os.geteuid() == 0:  # who may write everywhere: become somebody who may not
+    os.setgroups([]), os.setgid(65534), os.setuid(65534)
+main()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="rights are kept otherwise there")
+@pytest.mark.parametrize("kept", [True, False], ids=["heatmaps kept", "heatmaps missing"])
+def test_a_project_that_may_only_be_read_is_evaluated(
+    evaluated: tuple[Any, Path, Any], files_below: FilesBelow, kept: bool
+) -> None:
+    study, _, said = evaluated
+    with tempfile.TemporaryDirectory() as place:
+        Path(place).chmod(0o777)
+        copy = study.copied(Path(place) / "study", with_slides=True).project
+        heatmaps = Ledger(copy).heatmap_folder("round-002")
+        if not kept:
+            shutil.rmtree(heatmaps)
+        for path in (copy, *copy.rglob("*")):
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        before, out = files_below(copy), Path(place) / "out"
+        command = [sys.executable, "-c", EVALUATE, "evaluate", str(copy), "-o", str(out), "--json"]
+        ended = subprocess.run(command, capture_output=True, text=True, cwd=place)
+        assert ended.returncode == 0, ended.stderr
+        found = json.loads(ended.stdout)
+        assert found["designs"] == said["designs"] and not found["failed"]
+        written = {path.name: path.read_bytes() for path in out.glob("heatmaps/*/*")}
+        if kept:
+            assert written == {path.name: path.read_bytes() for path in heatmaps.iterdir()}
+        assert len(written) >= 1 and files_below(copy) == before
+        for path in (copy, *copy.rglob("*")):
+            path.chmod(0o755)
 
 
 def test_tables_are_shown_with_what_to_know_before_believing_them(

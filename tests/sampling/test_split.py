@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qpannot.recipe.settings import SplitSettings
-from qpannot.sampling import Part, split_slides
+from qpannot.sampling import Part, split_slides, with_their_patients
 
 PAPER = SplitSettings()
 
@@ -114,3 +114,17 @@ def test_a_part_of_no_share_stays_empty() -> None:
     settings = SplitSettings(train=0.8, validation=0.2, test=0)
     counts = Counter(split_slides(anonymous(50), settings).values())
     assert counts == {Part.TRAIN: 40, Part.VALIDATION: 10}
+
+
+def test_a_patient_is_one_however_the_key_is_written() -> None:
+    slides = {str(n): {("Patient", " patient")[n % 2]: f"{n // 4} "} for n in range(80)}
+    parts = split_slides(slides, PAPER)
+    for patient in range(20):
+        assert len({parts[str(n)] for n in range(4 * patient, 4 * patient + 4)}) == 1
+
+
+def test_slides_bring_along_those_of_the_same_patients() -> None:
+    slides = of_patients(2, 2) | anonymous(2)
+    found = with_their_patients(["0-1", "slide 0", "elsewhere"], slides, "patient")
+    assert found == {"0-0", "0-1", "slide 0", "elsewhere"}
+    assert with_their_patients(["0-1"], slides, None) == {"0-1"}

@@ -94,6 +94,15 @@ def test_slides_of_a_patient_are_not_divided() -> None:
     assert not patients[0] & patients[1]
 
 
+def test_a_patient_that_the_patch_network_was_fitted_to_is_not_held_out() -> None:
+    parts = study(6, 6, 0)
+    slides = bare(parts)
+    slides["train-0"] = slides["validation-6"] = {"patient": "A"}  # reviewed one after the other
+    roles = assign_roles(slides, parts, ["train-0"], recipe_of())
+    assert roles.protocol == "held_out"
+    assert {*roles.teach, *roles.choose} == parts.keys() - {"train-0", "validation-6"}
+
+
 def test_the_order_of_the_slides_has_no_influence() -> None:
     parts = study(8, 9, 2)
     keys = list(parts)

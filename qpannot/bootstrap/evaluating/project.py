@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -111,7 +113,7 @@ def _model_design(
         asked.name or training,
         model,
         recipe,
-        heatmaps,
+        _where_to_write(heatmaps, folder / "heatmaps" / card.weights_sha256[:12]),
         with_patients(
             seen_by(model, ledger, {image.id: image.name for image in project.images}),
             _metadata(project),
@@ -119,6 +121,18 @@ def _model_design(
         ),
         {each.name: each.color for each in project.classes if each.color},
     )
+
+
+def _where_to_write(folder: Path, instead: Path) -> Path:
+    """Return a folder, or where it may only be read another one, with the heatmaps that it has."""
+    there = next(own for own in (folder, *folder.parents) if own.exists())
+    if os.access(there, os.W_OK):
+        return folder
+    for path in folder.glob("*.ome.tif"):
+        instead.mkdir(parents=True, exist_ok=True)
+        if not (instead / path.name).exists():
+            shutil.copyfile(path, instead / path.name)
+    return instead
 
 
 def _predicts_alike(recipe: Recipe, ledger: Ledger) -> bool:

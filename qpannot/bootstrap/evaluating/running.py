@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import platform
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 
 from shapely.geometry.base import BaseGeometry
 
@@ -18,6 +21,7 @@ from qpannot.bootstrap.work import Work
 from qpannot.errors import QpannotError
 from qpannot.evaluation.measuring import ClassMeasures, mean_of_classes, measure
 from qpannot.evaluation.statistics import SlideResult
+from qpannot.inference.choosing import cores
 from qpannot.qupath import ProjectImage
 from qpannot.recipe import Recipe
 from qpannot.sampling import Opener, Part
@@ -195,6 +199,8 @@ def time_designs(
     ----------
     repeat
         How many runs count.
+    store
+        What was timed on this machine, with the same libraries, is not timed again.
 
     Returns
     -------
@@ -210,6 +216,7 @@ def time_designs(
         return [], None, []
     chosen = sorted(sizes, key=lambda each: each[:2])[len(sizes) // 2][2]
     opener = openers[chosen.image.id]
+    where = (_machine(), work.recipe.heatmap.batch_size)
     found: list[Runtime] = []
     tasks = [
         (design, number, runner)
@@ -220,7 +227,7 @@ def time_designs(
     try:
         for place, (design, number, runner) in enumerate(tasks):
             with opener() as slide:
-                key = key_of(design.key(slide), chosen.image.id, repeat)
+                key = key_of(design.key(slide), chosen.image.id, repeat, *where)
                 kept = store.runs(design.name, number, key)
                 if kept is None:
                     kept = _timed(work, design, runner, slide, repeat, place, total)
@@ -232,6 +239,18 @@ def time_designs(
     except QpannotError as error:
         return found, chosen, [(chosen.image, error)]
     return found, chosen, []
+
+
+def _machine() -> list[object]:
+    """Return what seconds depend on beside the work itself."""
+    import torch
+
+    engines = {}
+    for name in ("torch", "openvino", "onnxruntime"):
+        with contextlib.suppress(PackageNotFoundError):
+            engines[name] = version(name)
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return [platform.node(), cores(), gpu, engines]
 
 
 def _timed(

@@ -9,10 +9,9 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from qpannot.bootstrap.ledger import Ledger
-from qpannot.evaluation.statistics import value_of
 from qpannot.models.bundle import read_card
 from qpannot.qupath.files import write_atomically
-from qpannot.sampling import Part
+from qpannot.sampling import Part, value_of
 
 RECORD = "slides.json"
 """Beside a model that was trained outside the loop: what each slide was for."""
@@ -78,6 +77,8 @@ def seen_by(model: Path, ledger: Ledger, names: Mapping[str, str]) -> dict[str, 
         parts = next((each.parts for each in trained if each.model == name), None)
     elif (record := _read(model.resolve().parent / RECORD)) is not None:
         known = {key: own for key, own in record.slides.items() if names.get(key) == own.name}
+        if 2 * len(known) > len(record.slides):  # this project; others are numbered alike
+            known = {key: own for key, own in record.slides.items() if key in names}  # renamed
         return {key: own.part for key, own in known.items() if own.part is not Part.TEST}
     known_parts = parts or {}
     return {key: Part(known_parts.get(key, Part.TRAIN)) for key in on_card}

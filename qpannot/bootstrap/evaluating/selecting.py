@@ -11,8 +11,7 @@ from qpannot.bootstrap.evaluating.seen import strictest
 from qpannot.bootstrap.truth import Lesson
 from qpannot.console import counted
 from qpannot.errors import QpannotError
-from qpannot.evaluation.statistics import value_of
-from qpannot.sampling import Part
+from qpannot.sampling import Part, value_of
 
 Wanted = Literal["auto", "test", "validation", "held-out", "all"]
 """``auto``: the test slides; where there are none, those of validation."""

@@ -15,9 +15,9 @@ from qpannot.bootstrap.evaluating.evaluation import Evaluation
 from qpannot.bootstrap.evaluating.report import SlideRow, render
 from qpannot.evaluation.drawing import to_png, to_svg
 from qpannot.evaluation.measuring import METRICS
-from qpannot.evaluation.statistics import value_of
 from qpannot.evaluation.typesetting import to_csv, to_latex, to_markdown
 from qpannot.qupath.files import write_atomically
+from qpannot.sampling import value_of
 
 REPORT, RESULTS = "report.html", "results.json"
 

@@ -235,6 +235,18 @@ def test_runs_are_timed_after_one_that_does_not_count(reviewed_study: Any, tmp_p
     assert more[0].seconds["Patch-wise"] == [5.0] and design.runs == 5
 
 
+def test_seconds_of_another_machine_are_not_taken_for_this_ones(
+    reviewed_study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path)
+    with at_work(reviewed_study) as (work, lessons, openers):
+        design = RightHalf({})
+        time_designs(work, [design], lessons, openers, 2, store)
+        monkeypatch.setattr("platform.node", lambda: "another")
+        (runtime,), _, _ = time_designs(work, [design], lessons, openers, 2, store)
+    assert runtime.seconds["Patch-wise"] == [5.0, 6.0] and design.runs == 6
+
+
 def test_thresholds_are_not_timed(reviewed_study: Any, tmp_path: Path) -> None:
     with at_work(reviewed_study) as (work, lessons, openers):
         found, _, _ = time_designs(work, thresholds(work), lessons, openers, 1, Store(tmp_path))

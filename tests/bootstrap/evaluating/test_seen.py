@@ -75,6 +75,16 @@ def test_slides_of_another_project_with_the_same_numbers_are_not_taken_for_these
     assert seen_by(tmp_path / "model", ledger, names) == {}
 
 
+def test_a_slide_that_was_renamed_since_is_still_known(
+    ledger: Ledger, names: dict[str, str], tmp_path: Path
+) -> None:
+    shutil.copytree(ledger.model_folder("round-002"), tmp_path / "model")
+    keep_seen(tmp_path, dict.fromkeys(names, TRAIN), names, {})
+    first = next(iter(names))
+    renamed = names | {first: "without the patient's name"}
+    assert seen_by(tmp_path / "model", ledger, renamed) == dict.fromkeys(names, TRAIN)
+
+
 def test_a_folder_without_a_model_is_said_to_be_none(ledger: Ledger, tmp_path: Path) -> None:
     with pytest.raises(QpannotError, match="no model"):
         seen_by(tmp_path, ledger, {})
