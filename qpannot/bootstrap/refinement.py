@@ -114,7 +114,9 @@ def train_refinement_alone(
     )
     everything = {image.id: image.metadata for image in project.images}
     taught = with_their_patients({*fitted, *roles.teach}, everything, recipe.split.by)
-    judged = {lesson.image.id: lesson for lesson in lessons if lesson.image.id not in taught}
+    judged = {
+        lesson.image.id: lesson for lesson in lessons if lesson.image.id in slides.keys() - taught
+    }
     network = load_refinement(trained.trained.bundle)
     own = {key: openers[key] for key in judged}
     refined, not_refined = refined_of(work, "Judging", network, folder / "refined", own, heatmaps)
