@@ -111,11 +111,12 @@ def next_steps(
             f"{named} --image NAME'; do not save them in QuPath, which shows them as empty"
         )
     if not steps:
-        kept = ledger.kept_model()
+        kept, refinement = ledger.kept_model(), ledger.kept_refinement()
+        refined = f", refined by {ledger.model_folder(refinement)}" if refinement else ""
         steps.append(
             "every slide is reviewed. A second reader can confirm: "
             f"qpannot approve IMAGE --second-reader -p {named}"
-            + (f". The model is {ledger.model_folder(kept)}" if kept else "")
+            + (f". The model is {ledger.model_folder(kept)}{refined}" if kept else "")
         )
     if stalled := _stalled(ledger):
         steps.append(stalled)

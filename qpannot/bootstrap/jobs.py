@@ -10,7 +10,13 @@ from pathlib import Path
 from qpannot.bootstrap.evaluating.seen import keep_seen, seen_by
 from qpannot.bootstrap.learning import gather, held_out, scores_of, shown
 from qpannot.bootstrap.ledger import Ledger
-from qpannot.bootstrap.predicting import heatmaps_of, openers_of, patch_network, refined_of
+from qpannot.bootstrap.predicting import (
+    heatmaps_of,
+    kept_refinement,
+    openers_of,
+    patch_network,
+    refined_of,
+)
 from qpannot.bootstrap.records import Score
 from qpannot.bootstrap.scoring import outlines_in
 from qpannot.bootstrap.states import survey
@@ -20,7 +26,7 @@ from qpannot.console import Each, silent
 from qpannot.geometry import Mpp
 from qpannot.heatmap import load_heatmap
 from qpannot.models import load_bundle
-from qpannot.models.refinement import load_refinement
+from qpannot.models.refinement import RefinementBundle, load_refinement
 from qpannot.qupath import Annotation, PathClass, Project, ProjectImage
 from qpannot.qupath.geojson.writing import write_geojson
 from qpannot.recipe import Recipe
@@ -124,6 +130,13 @@ def train_alone(
     )
 
 
+def _kept_refinement(work: Work, model: Path | None) -> RefinementBundle | None:
+    kept = work.ledger.kept_model()
+    if model is not None or kept is None or work.ledger.kept_refinement() is None:
+        return None
+    return kept_refinement(work, patch_network(work, None))
+
+
 def predict_alone(
     project: Project,
     images: Sequence[ProjectImage],
@@ -132,6 +145,7 @@ def predict_alone(
     *,
     model: Path | None = None,
     refine: Path | None = None,
+    leave_unrefined: bool = False,
     mpp: Mpp | None = None,
     each: Each = silent,
 ) -> tuple[list[Predicted], Failures]:
@@ -146,7 +160,10 @@ def predict_alone(
         The folder of a bundle; by default the model that the project keeps. Not needed for a
         refinement network that takes no heatmap.
     refine
-        The folder of a refinement network's bundle; None: heatmaps stay as they are.
+        The folder of a refinement network's bundle; by default the one that the project keeps for
+        its model, if it does, and none for another model.
+    leave_unrefined
+        Whether heatmaps stay as they are all the same.
     mpp, each
         As for `train_alone`.
 
@@ -157,7 +174,9 @@ def predict_alone(
     """
     ledger = Ledger.of(project)
     work = Work(project, ledger, recipe, mpp, each)
-    refinement = load_refinement(refine) if refine else None
+    refinement = None
+    if not leave_unrefined:
+        refinement = load_refinement(refine) if refine else _kept_refinement(work, model)
     openers, failed = openers_of(work, images)
     heatmaps: dict[str, Path] = {}
     if refinement is None or refinement.card.takes_heatmap:

@@ -79,7 +79,7 @@ def learn(
     try:
         result = train()
     except ModelExistsError as error:  # no round is recorded that has it
-        _set_aside(error.model.parent)
+        set_aside(error.model.parent)
         result = train()
     missing = {image.id for image, error in material.failed if isinstance(error, MissingSlideError)}
     record.training = TrainingRecord(
@@ -109,7 +109,8 @@ def _usable(folder: Path) -> Bundle | None:
         return None
 
 
-def _set_aside(folder: Path) -> None:
+def set_aside(folder: Path) -> None:
+    """Give the folder of a training that no round records another name; no model is deleted."""
     for number in count(1):
         aside = folder.with_name(f"{folder.name}-unrecorded-{number}")
         if not aside.exists():
@@ -118,11 +119,11 @@ def _set_aside(folder: Path) -> None:
             return
 
 
-def shown(each: Each) -> ShowProgress:
+def shown(each: Each, stage: str = "Training") -> ShowProgress:
     """Return what tells of a training as of any other stage."""
 
     def show(progress: Progress) -> None:
-        each("Training", str(progress), progress.done, progress.total)
+        each(stage, str(progress), progress.done, progress.total)
 
     return show
 

@@ -10,6 +10,9 @@ annotations alone (``bootstrap.states``).
     qpannot/models/round-002/    the model of a round, with the curves of its training
     qpannot/heatmaps/round-002/  what that model predicts, ``<id>.ome.tif``
     qpannot/patches/             the labelled patches of reviewed slides
+    qpannot/whole/               reviewed slides, small as a whole, for a refinement network
+
+The refinement network of a round is a model of its own, ``round-002-refinement``.
     qpannot/reports/             what a person reads of each round
     qpannot/mirrored.json        the states as written into the metadata of images
     qpannot/snapshots/           files of the project as they were before each write
@@ -30,7 +33,7 @@ from shapely.geometry import mapping, shape
 from shapely.geometry.base import BaseGeometry
 
 from qpannot.bootstrap.corrections import Correction
-from qpannot.bootstrap.records import Choice, Judgement, TrainingRecord
+from qpannot.bootstrap.records import Choice, Judgement, RefinementRecord, TrainingRecord
 from qpannot.errors import FormatError, ProjectError, UsageError
 from qpannot.qupath.files import HOUSE, ProjectFiles, write_atomically
 from qpannot.qupath.protocol import Fingerprint, Project
@@ -176,6 +179,8 @@ class RoundRecord(BaseModel):
         Whether a round with a network came to its end.
     training, judgement
         Of a round with a network, as far as it came.
+    refinement
+        What came of its refinement stage; ``None`` where the recipe asks for none.
     corrections
         What people had changed of earlier proposals when the round began, by image ID.
     chosen
@@ -196,6 +201,7 @@ class RoundRecord(BaseModel):
     is_complete: bool = False
     training: TrainingRecord | None = None
     judgement: Judgement | None = None
+    refinement: RefinementRecord | None = None
     corrections: dict[str, Correction] = Field(default_factory=dict)
     chosen: list[Choice] = Field(default_factory=list)
 
@@ -318,6 +324,16 @@ class Ledger:
         """Return what the model is called that the last judged round kept, if it is there still."""
         judged = [record.judgement for record in self.rounds() if record.judgement]
         return judged[-1].kept if judged and self.has_model(judged[-1].kept) else None
+
+    def kept_refinement(self) -> str | None:
+        """Return what refines the kept model's heatmaps, if something does and is there still."""
+        judged = [record for record in self.rounds() if record.judgement]
+        last = judged[-1] if judged else None
+        if last is None or last.judgement is None or last.refinement is None:
+            return None
+        training, kept = last.refinement.training, last.refinement.kept
+        is_of_kept = training is not None and training.patch_model == last.judgement.kept
+        return kept if kept and is_of_kept and self.has_model(kept) else None
 
     def learned(self, recipe: Recipe) -> dict[str, str]:
         """Return what was known of the slides the last training saw (`states.key_of`), by ID.

@@ -35,7 +35,8 @@ def bootstrap(
 
     Round 1 proposes a tissue threshold's outlines (AN1, H2G-Net sec. 2.1) for unannotated images.
     Every later round trains a network on the reviewed ones, judges it on those it was not fitted
-    to, and proposes by its heatmaps (AN2) for the others; `qpannot.bootstrap.steps` says when it
+    to, does the same with one that refines its heatmaps where the recipe asks for it (sec. 2.6),
+    and proposes by what comes of them (AN2) for the others; `qpannot.bootstrap.steps` says when it
     begins. Images that a person annotated are never touched. What was finished is not done again,
     so that a run that was broken off goes on where it was.
 
@@ -129,7 +130,9 @@ def _learn_and_propose(
 ) -> None:
     from qpannot.bootstrap.learning import corrections_of, gather, judge, learn  # load torch
     from qpannot.bootstrap.network_round import NetworkRound
+    from qpannot.bootstrap.refining import check_refinement, refine
 
+    check_refinement(work.recipe)
     ledger = work.ledger
     outcome.round = number
     record = ledger.round(number) or RoundRecord(
@@ -150,6 +153,8 @@ def _learn_and_propose(
         judge(work, record, lessons, material)
     assert record.judgement is not None
     outcome.failed += [*failed, *material.failed]
+    if work.recipe.refinement.enabled:
+        outcome.failed += refine(work, record, lessons)
     network = NetworkRound(work, number, record.judgement.kept)
     targets = network.targets(statuses, None)
     if targets:

@@ -11,9 +11,14 @@ from typing import Any
 from qpannot.bootstrap.acquisition import Candidate, Ranked, rank
 from qpannot.bootstrap.learning import tells_apart
 from qpannot.bootstrap.outcome import Outcome
-from qpannot.bootstrap.predicting import heatmaps_of, openers_of
+from qpannot.bootstrap.predicting import (
+    heatmaps_of,
+    kept_refinement,
+    openers_of,
+    refined_of,
+)
 from qpannot.bootstrap.proposing import PROPOSABLE, Findings, Found, Round
-from qpannot.bootstrap.records import Choice
+from qpannot.bootstrap.records import AND, Choice
 from qpannot.bootstrap.scoring import outlines_in
 from qpannot.bootstrap.states import ImageStatus, State
 from qpannot.bootstrap.work import Work
@@ -27,7 +32,11 @@ from qpannot.sampling import Opener
 
 
 class NetworkRound:
-    """Proposals by the model that is kept.
+    """Proposals by the model that is kept, and what refines its heatmaps if the recipe asks for it.
+
+    Which slides come next is told from heatmaps as the patch network makes them: a refined one has
+    no gaps where there is glass, so that its mean entropy would tell how much of that there is;
+    and only the slides that are chosen need be refined.
 
     Parameters
     ----------
@@ -42,13 +51,21 @@ class NetworkRound:
         self.model = model
         self.bundle = _kept_bundle(work, model)
         card, recipe = self.bundle.card, work.recipe
-        self.origin = Origin(round=number, method=f"AN2: {card.architecture.encoder}", model=model)
+        wanted = recipe.refinement.enabled
+        self.refinement = kept_refinement(work, self.bundle) if wanted else None
+        method, source = f"AN2: {card.architecture.encoder}", model
+        if self.refinement:
+            method += f", refined by {self.refinement.card.architecture.design}"
+            source = f"{model}{AND}{work.ledger.kept_refinement()}"
+        self.origin = Origin(round=number, method=method, model=source)
         settings: dict[str, Any] = {
             "model": card.weights_sha256,
             "heatmap": recipe.heatmap.model_dump(mode="json", exclude={"batch_size"}),
             "outlines": recipe.outlines.model_dump(mode="json"),
             "tissue": recipe.tissue.model_dump(mode="json"),
         }
+        if self.refinement:
+            settings["refinement"] = self.refinement.card.weights_sha256
         self.settings = settings
         self.round = Round(
             work.project,
@@ -60,6 +77,7 @@ class NetworkRound:
             may_clear=True,
         )
         self._heatmaps: dict[str, Path] = {}
+        self._outlined: dict[str, Path] = {}
 
     def targets(
         self, statuses: Sequence[ImageStatus], asked: Collection[str] | None
@@ -83,7 +101,9 @@ class NetworkRound:
         record = self.work.ledger.image(status.image.id, status.image.name)
         if status.state is State.PROPOSED:
             is_touched = status.seen is not None and status.seen.touched
-            return not is_touched and not any(kept.model == self.model for kept in record.standing)
+            return not is_touched and not any(
+                kept.model == self.origin.model for kept in record.standing
+            )
         nothing = record.nothing_found
         return not status.rejected and (nothing is None or nothing["settings"] != self.settings)
 
@@ -123,12 +143,27 @@ class NetworkRound:
                 chosen.add(each.id)
                 free -= 1
         images = {status.image.id: status.image for status in considered}
-        order = [each for each in ranked if each.id in chosen and each.id in self._heatmaps]
+        own = {key: openers[key] for key in openers if key in chosen and key in self._heatmaps}
+        self._outlined = self._refined(own, outcome)
+        order = [each for each in ranked if each.id in self._outlined]
         if order:
             self._record(order)  # first, so that a crash loses no reason
             self.round.propose(
                 [images[each.id] for each in order], self.find, outcome, self.work.each
             )
+
+    def _refined(self, openers: dict[str, Opener], outcome: Outcome) -> dict[str, Path]:
+        """Return the heatmaps that are outlined: refined ones, if something refines them."""
+        heatmaps = {key: self._heatmaps[key] for key in openers}
+        name = self.work.ledger.kept_refinement()
+        if self.refinement is None or name is None:
+            return heatmaps
+        folder = self.work.ledger.heatmap_folder(name)
+        refined, failed = refined_of(
+            self.work, "Refining", self.refinement, folder, openers, heatmaps
+        )
+        outcome.failed += failed
+        return refined
 
     def _record(self, order: Sequence[Ranked]) -> None:
         ledger = self.work.ledger
@@ -180,7 +215,7 @@ class NetworkRound:
 
     def find(self, image: ProjectImage) -> Findings:
         """Return the outlines in a slide's heatmap."""
-        heatmap = load_heatmap(self._heatmaps[image.id])
+        heatmap = load_heatmap(self._outlined[image.id])
         with open_image(image, fallback_mpp=self.work.mpp) as slide:
             outlines = outlines_in(heatmap, slide, self.work.recipe)
         return Findings(

@@ -54,3 +54,9 @@ class Outcome:
     failed: list[tuple[ProjectImage, QpannotError]] = field(default_factory=list)
     left_alone: list[ImageStatus] = field(default_factory=list)
     statuses: list[ImageStatus] = field(default_factory=list)
+
+    @property
+    def has_failures(self) -> bool:
+        """Whether something was skipped: slides, or the refinement stage."""
+        refinement = self.learned.refinement if self.learned else None
+        return bool(self.failed or (refinement and refinement.error))

@@ -11,7 +11,7 @@ from qpannot.errors import QpannotError
 from qpannot.inference import SlideProgress, predict_slides, refine_slides
 from qpannot.linking import check_is_slide, known_slides, open_image
 from qpannot.models import Bundle, load_bundle
-from qpannot.models.refinement import RefinementBundle
+from qpannot.models.refinement import RefinementBundle, load_refinement
 from qpannot.qupath import ProjectImage
 from qpannot.sampling import Opener, opener_of
 
@@ -98,6 +98,42 @@ def refined_of(
     )
     paths = {result.slide: result.path for result in results if not result.error}
     return paths, [(images[result.slide], result.error) for result in results if result.error]
+
+
+def refines(refinement: RefinementBundle, bundle: Bundle) -> bool:
+    """Tell whether a refinement network is for the heatmaps of this patch network."""
+    card = refinement.card
+    return not card.takes_heatmap or card.patch_model_sha256 == bundle.card.weights_sha256
+
+
+def kept_refinement(work: Work, bundle: Bundle) -> RefinementBundle | None:
+    """Return the network that refines the heatmaps of the kept model, if the loop keeps one.
+
+    Parameters
+    ----------
+    bundle
+        The kept model's.
+
+    Raises
+    ------
+    QpannotError
+        It is damaged, or of another patch network's heatmaps.
+    """
+    name = work.ledger.kept_refinement()
+    if name is None:
+        return None
+    folder = work.ledger.model_folder(name)
+    hint = f"Put it back from a copy, or delete {folder}: heatmaps are then left as they are."
+    try:
+        refinement = load_refinement(folder)
+    except QpannotError as error:
+        raise QpannotError(error.message, hint=hint) from error
+    if not refines(refinement, bundle):
+        raise QpannotError(
+            f"{folder} refines the heatmaps of another patch network than {bundle.folder}.",
+            hint=hint,
+        )
+    return refinement
 
 
 def patch_network(work: Work, folder: Path | None) -> Bundle:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from qpannot.bootstrap.evaluating.seen import keep_seen
 from qpannot.bootstrap.learning import shown
 from qpannot.bootstrap.ledger import Ledger
 from qpannot.bootstrap.predicting import heatmaps_of, openers_of, patch_network, refined_of
@@ -24,7 +25,7 @@ from qpannot.qupath import Project
 from qpannot.recipe import Recipe
 from qpannot.sampling import Opener, Part, split_slides, with_their_patients
 from qpannot.sampling.whole import StoredSlide, stored_whole
-from qpannot.training import RefinementResult, assign_roles, train_refinement_network
+from qpannot.training import RefinementResult, Roles, assign_roles, train_refinement_network
 
 
 @dataclass(frozen=True)
@@ -87,53 +88,130 @@ def train_refinement_alone(
     work = Work(project, ledger, recipe, mpp, each)
     bundle = patch_network(work, patch_model) if recipe.refinement.use_heatmap else None
     lessons, failed = lessons_of(survey(project, ledger, each), ledger)
-    openers, not_opened = openers_of(work, [lesson.image for lesson in lessons])
-    failed += not_opened
-    heatmaps: dict[str, Path] = {}
-    if bundle:
-        heatmaps, not_predicted = heatmaps_of(
-            work, "Predicting", bundle, folder / "heatmaps", openers
-        )
-        failed += not_predicted
-        openers = {key: opener for key, opener in openers.items() if key in heatmaps}
-    lessons = [lesson for lesson in lessons if lesson.image.id in openers]
-    slides, not_read = slides_of(work, lessons, openers, heatmaps, folder / "slides")
-    failed += not_read
-    metadata = {lesson.image.id: lesson.image.metadata for lesson in lessons}
-    kept_parts = ledger.parts()
-    parts = split_slides(metadata, recipe.split, kept_parts)
-    fitted = slides_fitted(bundle, kept_parts)
-    roles = assign_roles({key: metadata[key] for key in slides}, parts, fitted, recipe)
+    prepared = prepare(
+        work, lessons, bundle, heatmaps=folder / "heatmaps", slides=folder / "slides"
+    )
+    roles = prepared.roles
     trained = train_refinement_network(
-        slides,
+        prepared.slides,
         roles,
         recipe,
         folder,
         patch_model_sha256=bundle.card.weights_sha256 if bundle else None,
         progress=shown(each),
     )
-    everything = {image.id: image.metadata for image in project.images}
-    taught = with_their_patients({*fitted, *roles.teach}, everything, recipe.split.by)
-    judged = {
-        lesson.image.id: lesson for lesson in lessons if lesson.image.id in slides.keys() - taught
-    }
-    network = load_refinement(trained.trained.bundle)
-    own = {key: openers[key] for key in judged}
-    refined, not_refined = refined_of(work, "Judging", network, folder / "refined", own, heatmaps)
-    failed += not_refined
     names = {lesson.image.id: lesson.image.name for lesson in lessons}
+    own = dict.fromkeys(roles.teach, Part.TRAIN) | dict.fromkeys(roles.choose, Part.VALIDATION)
+    keep_seen(folder, own, names, {})
+    network = load_refinement(trained.trained.bundle)
+    fitted = slides_fitted(bundle, ledger.parts())
+    unreadable = {image.id for image, _ in prepared.failed}
+    readable = [lesson for lesson in lessons if lesson.image.id not in unreadable]
+    judged = judged_of(work, readable, {*fitted, *roles.teach})
+    openers, not_opened = openers_of(work, [lesson.image for lesson in judged])
+    heatmaps: dict[str, Path] = {}
+    not_predicted: Failures = []
+    if bundle:
+        heatmaps, not_predicted = heatmaps_of(work, "Judging", bundle, folder / "heatmaps", openers)
+        openers = {key: opener for key, opener in openers.items() if key in heatmaps}
+    refined, not_refined = refined_of(
+        work, "Judging", network, folder / "refined", openers, heatmaps
+    )
+    before = {key: heatmaps[key] for key in refined if key in heatmaps}
 
     def scores(paths: Mapping[str, Path]) -> dict[str, Score]:
-        return {names[key]: _score(work, judged[key], openers[key], paths[key]) for key in refined}
+        return {names[key]: found for key, found in scores_in(work, judged, openers, paths).items()}
 
+    tried = [*failed, *prepared.failed, *not_opened, *not_predicted, *not_refined]
     return Refined(
         trained,
-        scores(heatmaps) if bundle else {},
+        scores(before),
         scores(refined),
-        frozenset(names[key] for key in judged if key in roles.choose),
+        frozenset(names[lesson.image.id] for lesson in judged if lesson.image.id in roles.choose),
         names,
-        failed,
+        list({image.id: (image, error) for image, error in reversed(tried)}.values())[::-1],
     )
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a refinement network is trained on, by image ID.
+
+    Parameters
+    ----------
+    roles
+        Which slides teach, and which choose.
+    slides
+        These, small as a whole.
+    failed
+        Slides that could not be read.
+    """
+
+    roles: Roles
+    slides: Mapping[str, StoredSlide]
+    failed: Failures
+
+
+def prepare(
+    work: Work,
+    lessons: Sequence[Lesson],
+    bundle: Bundle | None,
+    *,
+    heatmaps: Path,
+    slides: Path,
+) -> Prepared:
+    """Return what a refinement network is trained on, made where it is not there already.
+
+    Only of slides that teach or choose: of the many that the patch network was fitted to none is
+    predicted if others are enough. Those that cannot be read make room for others.
+
+    Parameters
+    ----------
+    bundle
+        The patch network; None where no heatmap is used.
+    heatmaps, slides
+        Folders: of that network's heatmaps, and of the slides.
+
+    Raises
+    ------
+    TooFewSlidesError
+        There are no slides to learn from, or none to choose by.
+    """
+    kept_parts = work.ledger.parts()
+    fitted = slides_fitted(bundle, kept_parts)
+    openers, failed = openers_of(work, [lesson.image for lesson in lessons])
+    left = {lesson.image.id: lesson for lesson in lessons if lesson.image.id in openers}
+    found: dict[str, StoredSlide] = {}
+    while True:
+        metadata = {key: lesson.image.metadata for key, lesson in left.items()}
+        parts = split_slides(metadata, work.recipe.split, kept_parts)
+        roles = assign_roles(metadata, parts, fitted, work.recipe)
+        needed = {key: openers[key] for key in (*roles.teach, *roles.choose) if key not in found}
+        if not needed:
+            return Prepared(roles, found, failed)
+        paths: dict[str, Path] = {}
+        if bundle:
+            paths, not_predicted = heatmaps_of(work, "Predicting", bundle, heatmaps, needed)
+            failed += not_predicted
+            needed = {key: opener for key, opener in needed.items() if key in paths}
+        made, not_read = slides_of(work, [left[key] for key in needed], openers, paths, slides)
+        failed += not_read
+        found |= made
+        unreadable = {image.id for image, _ in failed}
+        left = {key: lesson for key, lesson in left.items() if key not in unreadable}
+
+
+def judged_of(work: Work, lessons: Sequence[Lesson], taught: Collection[str]) -> list[Lesson]:
+    """Return the slides of patients of whom no network was fitted to a slide.
+
+    Parameters
+    ----------
+    taught
+        IDs of the slides that either network learned from.
+    """
+    everything = {image.id: image.metadata for image in work.project.images}
+    known = with_their_patients(taught, everything, work.recipe.split.by)
+    return [lesson for lesson in lessons if lesson.image.id not in known]
 
 
 def slides_fitted(bundle: Bundle | None, parts: Mapping[str, str]) -> frozenset[str]:
@@ -181,6 +259,18 @@ def slides_of(
     return slides, failed
 
 
-def _score(work: Work, lesson: Lesson, opener: Opener, path: Path) -> Score:
-    with opener() as slide:
-        return score(outlines_in(load_heatmap(path), slide, work.recipe), lesson, work.recipe)
+def scores_in(
+    work: Work,
+    lessons: Sequence[Lesson],
+    openers: Mapping[str, Opener],
+    paths: Mapping[str, Path],
+) -> dict[str, Score]:
+    """Return how near the outlines of heatmaps are to a person's, by image ID."""
+    scores: dict[str, Score] = {}
+    for lesson in lessons:
+        key = lesson.image.id
+        if key in paths:
+            with openers[key]() as slide:
+                outlines = outlines_in(load_heatmap(paths[key]), slide, work.recipe)
+            scores[key] = score(outlines, lesson, work.recipe)
+    return scores

@@ -17,6 +17,7 @@ from shapely.geometry.base import BaseGeometry
 
 from qpannot.bootstrap.charts import Curve, RoundScore, SlideScore, curve_chart, score_chart
 from qpannot.bootstrap.corrections import Change
+from qpannot.bootstrap.refined import RefinedReport
 from qpannot.geometry import Size
 from qpannot.pictures import AFTER_COLOR, BEFORE_COLOR, compared, small_png
 
@@ -127,6 +128,8 @@ class RoundReport:
         Whether the round's model does better than the one before on the validation slides.
     model, kept_model, model_digest
         The round's model, the one that is used from now on, and the digest of that one.
+    refined
+        What came of the refinement stage, if the recipe asked for it.
     curves
         Of the round's training.
     corrections
@@ -157,6 +160,7 @@ class RoundReport:
     model: str | None = None
     kept_model: str | None = None
     model_digest: str | None = None
+    refined: RefinedReport | None = None
     curves: tuple[Curve, ...] = ()
     corrections: tuple[CorrectionRow, ...] = ()
     effort: tuple[EffortRow, ...] = ()

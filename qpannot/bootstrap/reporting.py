@@ -18,6 +18,7 @@ from qpannot.bootstrap.charts import Curve, RoundScore, SlideScore
 from qpannot.bootstrap.cropping import Cropped, crop_to_tissue
 from qpannot.bootstrap.ledger import Ledger, RoundRecord
 from qpannot.bootstrap.outcome import Outcome
+from qpannot.bootstrap.refined import report_of
 from qpannot.bootstrap.report import (
     PICTURES,
     CorrectionRow,
@@ -97,7 +98,8 @@ def _report(
         model=training.model if training else None,
         kept_model=judgement.kept if judgement else None,
         model_digest=card.weights_sha256[:12] if card else None,
-        curves=tuple(_curves(ledger, training.model)) if training else (),
+        refined=report_of(record.refinement, called) if record.refinement else None,
+        curves=tuple(_curves_of(ledger, record)),
         corrections=tuple(_corrections(project, ledger, record, called)),
         effort=tuple(_effort(rounds, ledger, called)),
         proposals=tuple(_proposals(project, record, called)),
@@ -158,17 +160,25 @@ def _effort(
             yield EffortRow(record.number, method, len(found), fmean(found))
 
 
-def _curves(ledger: Ledger, model: str) -> Iterable[Curve]:
+def _curves_of(ledger: Ledger, record: RoundRecord) -> Iterable[Curve]:
+    if record.training:
+        yield from _curves(ledger, record.training.model, ("loss", "Dice of patches"))
+    if record.refinement and record.refinement.training:
+        names = ("loss, refinement", "Dice of pixels, refinement")
+        yield from _curves(ledger, record.refinement.training.model, names)
+
+
+def _curves(ledger: Ledger, model: str, panels: Sequence[str]) -> Iterable[Curve]:
     path = ledger.model_folder(model).parent / "curves.csv"
     if not path.is_file():
         return
     rows = list(csv.DictReader(io.StringIO(path.read_text())))
-    for panel in CURVES:
+    for panel, shown in zip(CURVES, panels, strict=True):
         for part, label in (("train", "training"), ("validation", "validation")):
             key = f"{part}.{panel}"
             points = tuple((int(row["epoch"]), float(row[key])) for row in rows if row.get(key))
             if points:
-                yield Curve("Dice of patches" if panel == "dice" else panel, label, points)
+                yield Curve(shown, label, points)
 
 
 def _corrections(

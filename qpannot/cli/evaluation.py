@@ -29,6 +29,7 @@ class DesignName(StrEnum):
     """Designs that need no folder."""
 
     MODEL = "model"
+    REFINED = "refined"
     OTSU = "otsu"
     TISSUE = "tissue"
 
@@ -54,16 +55,18 @@ def evaluate(
         typer.Option(
             "--model",
             metavar="[NAME=]FOLDER",
-            help="A model, as 'qpannot train' leaves it; repeatable.",
+            help="A model, as 'qpannot train' leaves it; repeatable. A refinement network refines "
+            "the heatmaps of its own patch network: the one the project keeps, or another --model.",
         ),
     ] = None,
     designs: Annotated[
         list[DesignName] | None,
         typer.Option(
             "--design",
-            help="The model the project keeps (model); Otsu's threshold on saturation, the "
-            "paper's design I (otsu); what round 1 proposes, AN1 (tissue). Repeatable; by default "
-            "all three, unless a --model is given.",
+            help="The patch network the project keeps (model); its heatmaps refined by the network "
+            "the project keeps for that (refined); Otsu's threshold on saturation, the paper's "
+            "design I (otsu); what round 1 proposes, AN1 (tissue). Repeatable; by default all that "
+            "there are, unless a --model is given.",
         ),
     ] = None,
     part: Annotated[

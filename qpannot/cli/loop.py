@@ -48,12 +48,13 @@ def bootstrap(
     """Do the next step of the loop. Run it again and again.
 
     Round 1 proposes a tissue threshold's outlines (AN1) on every unannotated slide, for a
-    person to correct in QuPath. Each later round trains a network on the reviewed slides, judges
-    it on some that it was not fitted to, keeps the better one, and proposes by its heatmaps (AN2)
-    for the others. What a person annotated is never touched; repeating the command does nothing
-    twice, and goes on with what was broken off. The report of each round is in qpannot/reports in
-    the project's folder. With --image, proposals that nobody touched are made anew, so that other
-    settings can be tried.
+    person to correct in QuPath. Each later round trains a network on the reviewed slides, judges it
+    on some that it was not fitted to, keeps the better one, and proposes by its heatmaps (AN2) for
+    the others. With 'refinement.enabled' in the recipe a second network learns to refine these
+    heatmaps, and proposals come from what it makes of them, unless it makes them worse. What a
+    person annotated is never touched; repeating the command does nothing twice, and goes on with
+    what was broken off. The report of each round is in qpannot/reports in the project's folder.
+    With --image, proposals that nobody touched are made anew, so that other settings can be tried.
 
     The project keeps the recipe: what --recipe and --set gave without --image holds for later
     runs, until others are given.
@@ -82,10 +83,10 @@ def bootstrap(
                 outcome = step(opened, loaded, only=only, mpp=resolution, each=each)
             report = write_report(opened, outcome, advice_on(opened, outcome))
             outcomes.append(outcome_json(opened, outcome, report))
-            any_failed |= bool(outcome.failed)
+            any_failed |= outcome.has_failures
             if not json:
                 show_outcome(opened, outcome, report)
-            if outcome.round is None or outcome.failed:
+            if outcome.round is None or outcome.has_failures:
                 break
         if json:
             show_json(outcomes[0] if rounds == 1 else outcomes)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from qpannot.recipe import Recipe
     from qpannot.training import TrainingResult
 
-SPARSE = ("Training", "Judging", "Predicting", "Refining")
+SPARSE = ("Training", "Training refinement", "Judging", "Predicting", "Refining")
 """Stages that tell more than a line an item."""
 
 
@@ -212,9 +212,14 @@ def predict(
     refine: Annotated[
         Path | None,
         typer.Option(
-            metavar="MODEL", help="The folder of a refinement network that goes over the heatmaps."
+            metavar="MODEL",
+            help="The folder of a refinement network that goes over the heatmaps; by default the "
+            "one the project keeps, unless a --model is given.",
         ),
     ] = None,
+    unrefined: Annotated[
+        bool, typer.Option("--unrefined", help="Leave heatmaps as the patch network makes them.")
+    ] = False,
     images: Annotated[
         list[str] | None,
         typer.Option("--image", "-i", help="Only these: a name, an ID or a pattern; repeatable."),
@@ -227,6 +232,9 @@ def predict(
 ) -> None:
     """Run a model over the slides of a project: heatmaps, and their outlines as GeoJSON.
 
+    It does what the loop does: where the project keeps a refinement network, heatmaps are refined,
+    and those of the patch network go to 'unrefined' in the folder.
+
     Heatmaps are pyramidal OME-TIFFs, which QuPath and napari open as they are; outlines can be
     dropped on a slide in QuPath, or imported: 'qpannot import geojson --as-proposals'. The project
     is only read. What is there already and still fits is not made again.
@@ -238,11 +246,15 @@ def predict(
       qpannot predict study --model first/model --image 'case-1*' --set outlines.threshold=0.7
 
       qpannot predict study --model first/model --refine refined/model
+
+      qpannot predict study -o patchwise --unrefined
     """
     from qpannot.bootstrap.jobs import predict_alone
     from qpannot.console import say, show_json, show_skipped, show_table, stages
     from qpannot.qupath import open_project
 
+    if refine and unrefined:
+        raise UsageError("--refine and --unrefined contradict each other.", hint="Leave one out.")
     resolution = parse_mpp(mpp)
     with open_project(project, "r", backend) as opened:  # type: ignore[arg-type]
         loaded = recipe_of(opened, recipe, set_)
@@ -255,6 +267,7 @@ def predict(
                 output,
                 model=model,
                 refine=refine,
+                leave_unrefined=unrefined,
                 mpp=resolution,
                 each=each,
             )

@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from qpannot.bootstrap.ledger import RoundRecord
     from qpannot.bootstrap.outcome import Outcome
+    from qpannot.bootstrap.records import RefinementRecord
     from qpannot.bootstrap.states import ImageStatus
     from qpannot.qupath import Project
 
@@ -103,6 +106,29 @@ def _show_learned(project: Project, record: RoundRecord) -> None:
         if not judgement.helped and judgement.kept == training.model:
             verdict = "The round neither helped nor harmed"
         say(f"{verdict}: {judgement.kept} is kept.")
+    if record.refinement is not None:
+        _show_refined(record.refinement, called)
+
+
+def _show_refined(refinement: RefinementRecord, called: Mapping[str, str]) -> None:
+    """Say what came of the refinement stage of a round."""
+    from qpannot.bootstrap.refined import report_of
+    from qpannot.console import say, show_table, stderr
+
+    report = report_of(refinement, called)
+    if report.is_failure:
+        stderr().print(report.told, style="yellow", markup=False)
+        return
+    say(report.told)
+    if report.columns:
+        first, *others = report.columns
+        rows = []
+        for row in report.rows:
+            cells = ("" if dice is None else f"{dice:.3f}" for dice in row.dices)
+            rows.append((row.slide, row.use, *cells))
+        names = (f"{first}, as it was", *(f"refined by {name}" for name in others))
+        show_table(("Dice of outlines", "slide", *names), rows)
+        say(report.verdict)
 
 
 def outcome_json(project: Project, outcome: Outcome, report: Path | None) -> dict[str, Any]:
@@ -124,6 +150,7 @@ def outcome_json(project: Project, outcome: Outcome, report: Path | None) -> dic
         "states": counts(outcome.statuses),
         "training": learned.training.model_dump() if learned and learned.training else None,
         "judgement": learned.judgement.model_dump() if learned and learned.judgement else None,
+        "refinement": (learned.refinement.model_dump() if learned and learned.refinement else None),
         "report": str(report) if report else None,
         "next": advice_on(project, outcome),
     }

@@ -91,17 +91,19 @@ def refine_heatmap(
         frame.inner_affine,
         slide.mpp,
         slide=name,
-        model=refined_key(slide, heatmap, bundle),
+        model=refined_key(slide, heatmap.model if heatmap else None, bundle),
     )
 
 
-def refined_key(slide: Slide, heatmap: Heatmap | None, bundle: RefinementBundle) -> str:
+def refined_key(slide: Slide, heatmap: str | None, bundle: RefinementBundle) -> str:
     """Return what a refined heatmap is known by: the beginning of its model's digest, and a rest.
 
     Parameters
     ----------
-    slide, heatmap, bundle
+    slide, bundle
         As for `refine_heatmap`.
+    heatmap
+        What the heatmap that is refined is known by (`heatmap_key`).
 
     Raises
     ------
@@ -111,7 +113,7 @@ def refined_key(slide: Slide, heatmap: Heatmap | None, bundle: RefinementBundle)
         Its file cannot be read.
     """
     card = bundle.card
-    refined = heatmap.model if heatmap and card.takes_heatmap else None
+    refined = heatmap if card.takes_heatmap else None
     shown = [VERSION, image_identity(slide), card.architecture.model_dump(), card.fit, refined]
     digest = hashlib.sha256(json.dumps(shown, sort_keys=True).encode()).hexdigest()
     return f"{card.weights_sha256[:12]}-{digest[:12]}"
@@ -174,7 +176,8 @@ def refine_slides(
         return heatmap
 
     def key_of(slide: Slide, slide_id: str) -> str:
-        return refined_key(slide, heatmap_of(slide_id), bundle)
+        heatmap = heatmap_of(slide_id)
+        return refined_key(slide, heatmap.model if heatmap else None, bundle)
 
     def make(slide: Slide, slide_id: str, path: Path, number: int) -> SlideResult:
         start = time.monotonic()

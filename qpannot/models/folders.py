@@ -89,6 +89,15 @@ def write_model(folder: Path, weights: bytes, card: Part) -> None:
         ) from error
 
 
+def kind_of(folder: Path) -> str:
+    """Return which of ``KINDS`` a model is; a patch network where its card does not tell."""
+    try:
+        values = json.loads((folder / CARD).read_bytes())
+    except (OSError, ValueError):
+        return PATCH  # whoever reads the card says what is wrong with it
+    return str(values.get("kind", PATCH)) if isinstance(values, dict) else PATCH
+
+
 def read_model_card(folder: Path, kind: str, card: type[Card]) -> Card:
     """Return what a model's ``model.json`` says, without its weights.
 

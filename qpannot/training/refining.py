@@ -167,6 +167,17 @@ def train_refinement_network(
     return RefinementResult(result_of(folder, kept, settings, resumed_after), roles)
 
 
+def check_refinement_design(recipe: Recipe) -> None:
+    """Find out whether the recipe's refinement network can be built.
+
+    Raises
+    ------
+    UsageError
+        There is no such design, or it cannot take images of that size.
+    """
+    _new_network(recipe)
+
+
 def _new_network(recipe: Recipe) -> RefinementNetwork:
     """Return the network of a recipe, the same each time."""
     settings, names = recipe.refinement, class_names(recipe.labels)

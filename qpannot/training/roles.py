@@ -26,6 +26,10 @@ from qpannot.sampling import Part, split_slides, with_their_patients
 Protocol = Literal["held_out", "paper"]
 
 
+class TooFewSlidesError(QpannotError):
+    """There are no slides that could teach a refinement network, or none to choose by."""
+
+
 @dataclass(frozen=True)
 class Roles:
     """Which slides a refinement network is trained on.
@@ -79,7 +83,7 @@ def assign_roles(
 
     Raises
     ------
-    QpannotError
+    TooFewSlidesError
         There are no slides to learn from, or none to choose by.
     """
     settings = recipe.refinement
@@ -112,7 +116,7 @@ def _divided(
 def _checked(roles: Roles) -> Roles:
     for found, what in ((roles.teach, "learn from"), (roles.choose, "choose its best epoch by")):
         if not found:
-            raise QpannotError(
+            raise TooFewSlidesError(
                 f"There are no slides that the refinement network could {what}.",
                 hint="Review more slides, or change their shares (split.train, split.validation).",
             )

@@ -123,8 +123,13 @@ class ModelDesign:
     @property
     def runners(self) -> Sequence[Runner]:
         """The engines that are installed; torch takes a GPU where there is one."""
+        return [partial(self._timed, engine) for engine in self.installed]
+
+    @property
+    def installed(self) -> list[EngineName]:
+        """The engines that are installed."""
         engines: tuple[EngineName, ...] = ("torch", "openvino", "onnxruntime")
-        return [partial(self._run, engine) for engine in engines if find_spec(engine)]
+        return [engine for engine in engines if find_spec(engine)]
 
     @cached_property
     def _bundle(self) -> Bundle:
@@ -163,12 +168,17 @@ class ModelDesign:
             raise result.error
         return load_heatmap(result.path)
 
-    def _run(self, engine: EngineName, slide: Slide) -> Timed:
+    def _timed(self, engine: EngineName, slide: Slide) -> Timed:
+        return self.run(engine, slide)[1]
+
+    def run(self, engine: EngineName, slide: Slide) -> tuple[Heatmap, Timed]:
+        """Return its heatmap of a slide, whatever is kept of it, and how long that took."""
         engines = self._engines(engine)
         start = time.perf_counter()
         found = predict_heatmap(slide, self._bundle, self.recipe, engines=engines)
         # reading, which overlaps with the network, and finding the tissue are part of it
-        return Timed(found.engine, {"Patch-wise": time.perf_counter() - start})
+        seconds = {"Patch-wise": time.perf_counter() - start}
+        return found.heatmap, Timed(found.engine, seconds)
 
 
 @dataclass
@@ -234,7 +244,7 @@ def baseline(kind: Baseline, recipe: Recipe) -> TissueDesign:
 
 
 def checked_card(model: Path, recipe: Recipe) -> ModelCard:
-    """Return the card of a model that knows every class of a recipe.
+    """Return the card of a patch network that knows every class of a recipe.
 
     Raises
     ------
@@ -242,10 +252,20 @@ def checked_card(model: Path, recipe: Recipe) -> ModelCard:
         There is no such model, or it does not know a class.
     """
     card = read_card(model)
-    known = card.architecture.classes
+    check_classes(model, card.architecture.classes, recipe)
+    return card
+
+
+def check_classes(model: Path, known: Sequence[str], recipe: Recipe) -> None:
+    """Find out whether a model knows every class of a recipe.
+
+    Raises
+    ------
+    UsageError
+        It does not know a class.
+    """
     if missing := [name for name in recipe.labels.classes if name not in known]:
         raise UsageError(
             f"{model}: tells {', '.join(known)} apart, and not {', '.join(missing)}.",
             hint="Evaluate it for what it knows: --set 'labels.classes=[...]'",
         )
-    return card

@@ -8,12 +8,20 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from qpannot.bootstrap.cropping import crop_to_tissue
-from qpannot.bootstrap.evaluating.designs import Design, ModelDesign, baseline, checked_card
+from qpannot.bootstrap.evaluating.designs import (
+    Design,
+    ModelDesign,
+    baseline,
+    check_classes,
+    checked_card,
+)
 from qpannot.bootstrap.evaluating.evaluation import Evaluation
+from qpannot.bootstrap.evaluating.refined import RefinedDesign
 from qpannot.bootstrap.evaluating.report import SlideRow, number
 from qpannot.bootstrap.evaluating.running import (
     Measured,
@@ -21,12 +29,13 @@ from qpannot.bootstrap.evaluating.running import (
     time_designs,
     truth_of,
 )
-from qpannot.bootstrap.evaluating.seen import seen_by, with_patients
+from qpannot.bootstrap.evaluating.seen import seen_by, strictest, with_patients
 from qpannot.bootstrap.evaluating.selecting import Selection, Wanted, parts_of, select, warnings_of
 from qpannot.bootstrap.evaluating.store import Store
 from qpannot.bootstrap.evaluating.writing import write_evaluation
 from qpannot.bootstrap.ledger import Ledger
 from qpannot.bootstrap.predicting import openers_of
+from qpannot.bootstrap.records import AND
 from qpannot.bootstrap.report import PICTURES
 from qpannot.bootstrap.reporting import OVERVIEW_PX
 from qpannot.bootstrap.states import REVIEWED, survey
@@ -36,18 +45,25 @@ from qpannot.console import Each, counted, silent
 from qpannot.errors import QpannotError, UsageError
 from qpannot.evaluation.measuring import predicted_area
 from qpannot.geometry import Mpp, Size
+from qpannot.models.bundle import read_card
+from qpannot.models.folders import REFINEMENT, kind_of
+from qpannot.models.refinement import read_refinement_card
 from qpannot.pictures import COMPARED_PX, compared, small_png
 from qpannot.qupath import Project, ProjectImage
 from qpannot.recipe import Recipe
 from qpannot.sampling import Opener, Part
 
-Named = Literal["model", "otsu", "tissue"]
-"""``model``: the one the project keeps."""
+Named = Literal["model", "refined", "otsu", "tissue"]
+"""``model``: the patch network the project keeps. ``refined``: what it makes of that's heatmaps."""
 
 
 @dataclass(frozen=True)
 class ModelAsked:
-    """A model to be evaluated; its name is made from its folder where none is given."""
+    """A model to be evaluated; its name is made from its folder where none is given.
+
+    Of a refinement network the patch network is found by its digest among the others asked for,
+    or it is the one the project keeps.
+    """
 
     folder: Path
     name: str = ""
@@ -62,8 +78,8 @@ def designs_of(
 ) -> list[Design]:
     """Return what is to be evaluated, thresholds first.
 
-    Where nothing is asked for: the model that the project keeps, if there is one, and both
-    thresholds.
+    Where nothing is asked for: what the project keeps, patch-wise and refined, if there is that,
+    and both thresholds.
 
     Parameters
     ----------
@@ -76,10 +92,14 @@ def designs_of(
         A model is not there, does not know a class of the recipe, or two share a name.
     """
     ledger = Ledger.of(project)
-    kept = ledger.kept_model()
+    kept, refinement = ledger.kept_model(), ledger.kept_refinement()
     wanted: list[Named] = list(dict.fromkeys(named))
     if not models and not wanted:
-        wanted = ["otsu", "tissue", "model"] if kept else ["otsu", "tissue"]
+        wanted = ["otsu", "tissue"]
+        if kept:
+            wanted.append("model")
+        if refinement:
+            wanted.append("refined")
     asked = list(models)
     if "model" in wanted:
         if kept is None:
@@ -88,8 +108,25 @@ def designs_of(
                 hint="Name one with --model, or train one: qpannot bootstrap, qpannot train",
             )
         asked.insert(0, ModelAsked(ledger.model_folder(kept), kept))
-    found: list[Design] = [baseline(kind, recipe) for kind in wanted if kind != "model"]
-    found += [_model_design(project, ledger, recipe, folder, each) for each in asked]
+    if "refined" in wanted:
+        if refinement is None:
+            raise QpannotError(
+                f"{project.path}: the project keeps no refinement network.",
+                hint="Name one with --model, or train one: qpannot bootstrap --set "
+                "refinement.enabled=true, qpannot train --stage refinement",
+            )
+        asked.append(ModelAsked(ledger.model_folder(refinement), refinement))
+    make = partial(_model_design, project, ledger, recipe, folder)
+    refinements = [each for each in asked if kind_of(each.folder) == REFINEMENT]
+    networks = [make(each) for each in asked if each not in refinements]
+    known = list(networks)
+    if kept and refinements:
+        known.append(make(ModelAsked(ledger.model_folder(kept), kept)))
+    found: list[Design] = [
+        baseline(kind, recipe) for kind in wanted if kind != "model" and kind != "refined"
+    ]
+    found += networks
+    found += [_refined_design(project, ledger, recipe, folder, each, known) for each in refinements]
     names = [design.name for design in found]
     if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
         raise UsageError(
@@ -133,6 +170,47 @@ def _where_to_write(folder: Path, instead: Path) -> Path:
         if not (instead / path.name).exists():
             shutil.copyfile(path, instead / path.name)
     return instead
+
+
+def _refined_design(
+    project: Project,
+    ledger: Ledger,
+    recipe: Recipe,
+    folder: Path,
+    asked: ModelAsked,
+    networks: Sequence[ModelDesign],
+) -> RefinedDesign:
+    model = asked.folder.resolve()
+    card = read_refinement_card(model)
+    check_classes(model, card.classes, recipe)
+    patch = None
+    if card.takes_heatmap:
+        digest = card.patch_model_sha256
+        own = [each for each in networks if read_card(each.model).weights_sha256 == digest]
+        if not own:
+            raise UsageError(
+                f"{asked.folder} refines the heatmaps of a patch network that is not among these.",
+                hint="Name that one as well: --model FOLDER; its model.json has the weights_sha256 "
+                f"{digest}",
+            )
+        patch = own[0]
+    training = model.parent.name if model.name == "model" else model.name
+    heatmaps = folder / "heatmaps" / card.weights_sha256[:12]
+    if model == ledger.model_folder(training).resolve() and _predicts_alike(recipe, ledger):
+        heatmaps = ledger.heatmap_folder(training)
+    seen = dict(patch.seen) if patch else {}
+    for key, part in seen_by(
+        model, ledger, {image.id: image.name for image in project.images}
+    ).items():
+        seen[key] = strictest(part, seen.get(key, Part.TEST))
+    return RefinedDesign(
+        asked.name or training,
+        model,
+        patch,
+        _where_to_write(heatmaps, folder / "heatmaps" / card.weights_sha256[:12]),
+        with_patients(seen, _metadata(project), recipe.split.by),
+        {each.name: each.color for each in project.classes if each.color},
+    )
 
 
 def _predicts_alike(recipe: Recipe, ledger: Ledger) -> bool:
@@ -249,11 +327,11 @@ def _leanings(ledger: Ledger, designs: Sequence[Design], selection: Selection) -
     made: Counter[str] = Counter()
     for lesson in selection.lessons:
         standing = ledger.image(lesson.image.id, lesson.image.name).standing
-        models = {each.model for each in standing}
+        models = {name for each in standing for name in (each.model or "").split(AND)}
         made.update(
             design.name
             for design in designs
-            if isinstance(design, ModelDesign)
+            if isinstance(design, ModelDesign | RefinedDesign)
             and any(name and design.model == ledger.model_folder(name).resolve() for name in models)
         )
     return [

@@ -10,6 +10,8 @@ from pydantic import BaseModel, ValidationError
 
 from qpannot.bootstrap.ledger import Ledger
 from qpannot.models.bundle import read_card
+from qpannot.models.folders import REFINEMENT, kind_of
+from qpannot.models.refinement import read_refinement_card
 from qpannot.qupath.files import write_atomically
 from qpannot.sampling import Part, value_of
 
@@ -69,12 +71,12 @@ def seen_by(model: Path, ledger: Ledger, names: Mapping[str, str]) -> dict[str, 
     QpannotError
         There is no such model.
     """
-    on_card = [key for key in read_card(model).slides if key in names]
+    is_refinement = kind_of(model) == REFINEMENT
+    card = read_refinement_card(model) if is_refinement else read_card(model)
+    on_card = [key for key in card.slides if key in names]
     parts: Mapping[str, str] | None = None
     if model.resolve() == ledger.model_folder(model.resolve().parent.name).resolve():
-        trained = [record.training for record in ledger.rounds() if record.training]
-        name = model.resolve().parent.name
-        parts = next((each.parts for each in trained if each.model == name), None)
+        parts = _parts_of(model.resolve().parent.name, ledger)
     elif (record := _read(model.resolve().parent / RECORD)) is not None:
         known = {key: own for key, own in record.slides.items() if names.get(key) == own.name}
         if 2 * len(known) > len(record.slides):  # this project; others are numbered alike
@@ -82,6 +84,18 @@ def seen_by(model: Path, ledger: Ledger, names: Mapping[str, str]) -> dict[str, 
         return {key: own.part for key, own in known.items() if own.part is not Part.TEST}
     known_parts = parts or {}
     return {key: Part(known_parts.get(key, Part.TRAIN)) for key in on_card}
+
+
+def _parts_of(name: str, ledger: Ledger) -> Mapping[str, str] | None:
+    """Return what slides were for when a model of the loop was trained, by image ID."""
+    for record in ledger.rounds():
+        if record.training and record.training.model == name:
+            return record.training.parts
+        refinement = record.refinement.training if record.refinement else None
+        if refinement and refinement.model == name:
+            taught = dict.fromkeys(refinement.teach, Part.TRAIN)
+            return taught | dict.fromkeys(refinement.choose, Part.VALIDATION)
+    return None
 
 
 def with_patients(

@@ -4,6 +4,7 @@ from qpannot.models.refinement.bundle import (
     RefinementBundle,
     RefinementCard,
     load_refinement,
+    read_refinement_card,
     save_refinement,
 )
 from qpannot.models.refinement.losses import refinement_loss, soft_dice_loss
@@ -23,6 +24,7 @@ __all__ = [
     "RefinementNetwork",
     "count_as_keras",
     "load_refinement",
+    "read_refinement_card",
     "refinement_loss",
     "refinement_network",
     "save_refinement",

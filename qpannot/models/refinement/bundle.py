@@ -135,6 +135,11 @@ def save_refinement(
     return card
 
 
+def read_refinement_card(folder: Path) -> RefinementCard:
+    """Return what a bundle says of itself, without its weights; raises as `load_refinement`."""
+    return read_model_card(folder, REFINEMENT, RefinementCard)
+
+
 def load_refinement(folder: Path) -> RefinementBundle:
     """Read a bundle; needs no network, and runs no code of it.
 
@@ -144,7 +149,7 @@ def load_refinement(folder: Path) -> RefinementBundle:
         When it is missing, damaged, of a newer qpannot, no refinement network's, or its parts do
         not fit together.
     """
-    card = read_model_card(folder, REFINEMENT, RefinementCard)
+    card = read_refinement_card(folder)
     network = RefinementNetwork(card.architecture)
     load_weights(folder, network, card.weights_sha256, card.versions)
     return RefinementBundle(folder, card, network.eval())
