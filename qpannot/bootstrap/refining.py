@@ -80,7 +80,7 @@ def refine(work: Work, record: RoundRecord, lessons: Sequence[Lesson]) -> Failur
     bundle = load_bundle(ledger.model_folder(record.judgement.kept))
     own = [lesson for lesson in lessons if lesson.image.id in record.training.parts]
     known = record.refinement
-    if known is None or known.training is None or not _usable(work, known.training.model, bundle):
+    if known is None or not _stands(work, known.training, bundle):
         known, failed = _learn(work, record, own, bundle)
         record.refinement = known
         ledger.save_round(record)
@@ -95,6 +95,15 @@ def refine(work: Work, record: RoundRecord, lessons: Sequence[Lesson]) -> Failur
         failed += not_judged
         ledger.save_round(record)
     return failed
+
+
+def _stands(work: Work, training: RefinementTraining | None, bundle: Bundle) -> bool:
+    """Tell whether a recorded training is of this patch model, and what it made is there."""
+    return (
+        training is not None
+        and training.patch_model_sha256 == bundle.card.weights_sha256
+        and _usable(work, training.model, bundle) is not None
+    )
 
 
 def _usable(work: Work, name: str, bundle: Bundle) -> RefinementBundle | None:

@@ -164,7 +164,7 @@ def _curves_of(ledger: Ledger, record: RoundRecord) -> Iterable[Curve]:
     if record.training:
         yield from _curves(ledger, record.training.model, ("loss", "Dice of patches"))
     if record.refinement and record.refinement.training:
-        names = ("loss, refinement", "Dice of pixels, refinement")
+        names = ("refinement: loss", "refinement: Dice of pixels")
         yield from _curves(ledger, record.refinement.training.model, names)
 
 
