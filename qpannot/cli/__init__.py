@@ -12,6 +12,7 @@ import typer
 
 from qpannot import __version__
 from qpannot.cli import (
+    ablation,
     demo,
     doctor,
     evaluation,
@@ -69,6 +70,7 @@ app.command("approve")(loop.approve)
 app.command("train")(network.train)
 app.command("predict")(network.predict)
 app.command("evaluate")(evaluation.evaluate)
+app.command("ablation")(ablation.ablation)
 app.command("relink")(projects.relink)
 app.command("snapshots")(snapshots.snapshots)
 app.add_typer(exchange.export_app, name="export")

@@ -31,8 +31,8 @@ RecipeOption = Annotated[
     typer.Option(
         "--recipe",
         "-r",
-        help="A shipped recipe (h2gnet, quick) or a YAML file; by default the one last used on "
-        "the project, at first h2gnet.",
+        help="A shipped recipe (h2gnet, quick, ablation) or a YAML file; by default the one last "
+        "used on the project, at first h2gnet.",
     ),
 ]
 SetOption = Annotated[

@@ -146,7 +146,7 @@ def evaluate(
     if json:
         show_json({**found.values(), "report": str(report)})
     else:
-        _show(found, report)
+        show_evaluation(found, report)
     if not found.measured:
         raise typer.Exit(1)
     if found.failed:
@@ -163,7 +163,8 @@ def _model(text: str) -> ModelAsked:
     return ModelAsked(Path(folder), name)
 
 
-def _show(evaluation: Evaluation, report: Path) -> None:
+def show_evaluation(evaluation: Evaluation, report: Path) -> None:
+    """Write an evaluation's tables, and what to know before believing them."""
     from rich.markup import escape
 
     from qpannot.console import say, show_table, stderr

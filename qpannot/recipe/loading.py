@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import ValidationError
@@ -50,16 +50,37 @@ def load_recipe(source: str | Path = "h2gnet", overrides: Iterable[str] = ()) ->
     UsageError
         When there is no such recipe.
     """
-    values = _read(source)
+    return _validated(str(source), _read(source), overrides)
+
+
+def change_recipe(recipe: Recipe, overrides: Iterable[str], *, source: str) -> Recipe:
+    """Return a recipe with some values changed.
+
+    Parameters
+    ----------
+    overrides
+        As for `load_recipe`.
+    source
+        What asks for it, for messages.
+
+    Raises
+    ------
+    RecipeError
+        With every problem, as of `load_recipe`.
+    """
+    return _validated(source, recipe.model_dump(mode="json"), overrides)
+
+
+def _validated(source: str, values: dict[str, Any], overrides: Iterable[str]) -> Recipe:
     problems = [problem for text in overrides if (problem := _override(values, text))]
     if problems:
         raise RecipeError(
-            str(source), problems, hint="Use --set key=value, as in --set tissue.threshold=210"
+            source, problems, hint="Use --set key=value, as in --set tissue.threshold=210"
         )
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        raise RecipeError(str(source), [_explain(item) for item in error.errors()]) from None
+        raise RecipeError(source, [_explain(item) for item in error.errors()]) from None
 
 
 def _read(source: str | Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -129,12 +150,16 @@ def _override(values: dict[str, Any], text: str) -> str | None:
 def _explain(error: Any) -> str:
     location = [str(part) for part in error["loc"]]
     where = ".".join(location)
+    if error["type"] == "value_error":
+        return f"{where}: {error['ctx']['error']}"
     if error["type"] != "extra_forbidden":
         return f"{where}: {error['msg'][:1].lower()}{error['msg'][1:]} (got {error['input']!r})"
     *sections, wrong = location
     model: Any = Recipe
     for section in sections:
-        model = model.model_fields[section].annotation
+        if not section.isdigit():  # else one of a list
+            annotation = model.model_fields[section].annotation
+            model = next(iter(get_args(annotation)), annotation)
     known = {name: [".".join([*sections, name])] for name in model.model_fields}
     elsewhere: dict[str, list[str]] = {}
     for section, field in Recipe.model_fields.items():

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections import Counter
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 ColorTriple = tuple[
     Annotated[int, Field(ge=0, le=255)],
@@ -351,6 +352,53 @@ class EvaluationSettings(_Section):
     """Of the draws for intervals."""
 
 
+class DesignSettings(_Section):
+    """One of the designs that an ablation study compares (H2G-Net sec. 3.2)."""
+
+    name: str = Field(min_length=1)
+    numeral: str = ""
+    """What the paper's tables put in front of the name; ``--design`` takes it as well."""
+
+    stage: Literal["threshold", "patch", "refinement"]
+    """``threshold``: the tissue, untrained; ``patch``: a patch network; ``refinement``: a network
+    that sees the slide small as a whole, and with ``refinement.use_heatmap`` the heatmap of a patch
+    network."""
+
+    patch: str | None = None
+    """Name of the patch design whose heatmaps are refined. That is trained once, however many
+    designs refine what it finds."""
+
+    set: tuple[str, ...] = ()
+    """In what the design differs from the recipe, each as ``key=value``, as for ``--set``."""
+
+    @model_validator(mode="after")
+    def _only_refinement_refines(self) -> Self:
+        if self.patch and self.stage != "refinement":
+            raise ValueError(f"{self.name} is no refinement, and takes no heatmap of {self.patch}")
+        return self
+
+
+class AblationSettings(_Section):
+    """The designs that are trained on one split and compared (``qpannot ablation``)."""
+
+    designs: tuple[DesignSettings, ...] = ()
+    """None: the nine of the paper, which the recipe ``ablation`` has."""
+
+    @model_validator(mode="after")
+    def _names_are_clear(self) -> Self:
+        named = [each.name for each in self.designs] + [
+            each.numeral for each in self.designs if each.numeral
+        ]
+        counts = Counter(name.casefold() for name in named)
+        if twice := [name for name in dict.fromkeys(named) if counts[name.casefold()] > 1]:
+            raise ValueError(f"several designs are called {', '.join(twice)}")
+        patches = {each.name for each in self.designs if each.stage == "patch"}
+        for each in self.designs:
+            if each.patch and each.patch not in patches:
+                raise ValueError(f"{each.name} refines {each.patch}, which is no patch design")
+        return self
+
+
 class Recipe(_Section):
     """A whole recipe."""
 
@@ -371,3 +419,4 @@ class Recipe(_Section):
     refinement: RefinementSettings = RefinementSettings()
     outlines: OutlineSettings = OutlineSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    ablation: AblationSettings = AblationSettings()

@@ -67,6 +67,10 @@ class Evaluation:
         How long one slide took, and which; empty where it was not asked for.
     folder
         Where it is written.
+    kind
+        What the report is called.
+    notes
+        Said below every table of metrics.
     """
 
     project: str
@@ -81,6 +85,8 @@ class Evaluation:
     runtimes: Sequence[Runtime] = ()
     timed: str = ""
     failed: Failures = field(default_factory=list)
+    kind: str = "evaluation"
+    notes: tuple[str, ...] = ()
     _summaries_made: dict[str, Summary] = field(default_factory=dict, repr=False)
 
     @property
@@ -263,7 +269,7 @@ class Evaluation:
             if (count := sum(e.seen is not None for e in self.measured if e.design == name))
         ]
         notes = [f"Slides that a design was fitted to or chosen by: {'; '.join(known)}."]
-        return replace(table, notes=(*table.notes, said, *(notes if known else ())))
+        return replace(table, notes=(*table.notes, said, *(notes if known else ()), *self.notes))
 
     def _p_values(self, results: Sequence[SlideResult]) -> Table | None:
         groups = by_design(results, DICE.key)

@@ -302,7 +302,7 @@ def evaluate_project(
         groups=tuple(dict.fromkeys((*recipe.evaluation.groups, *by))),
         folder=folder,
         reused=found.reused,
-        failed=_once([*failed, *unreadable, *found.failed]),
+        failed=once([*failed, *unreadable, *found.failed]),
     )
     evaluation.warnings += _leanings(ledger, designs, selection)
     evaluation.warnings += [
@@ -315,9 +315,9 @@ def evaluate_project(
             work, designs, selection.lessons, openers, repeat, store
         )
         evaluation.runtimes = runtimes
-        evaluation.timed = _described(timed) if timed else ""
-        evaluation.failed = _once([*evaluation.failed, *not_timed])
-    rows = list(_rows(work, evaluation, openers))
+        evaluation.timed = described(timed) if timed else ""
+        evaluation.failed = once([*evaluation.failed, *not_timed])
+    rows = list(slide_rows(work, evaluation, openers))
     date = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     return evaluation, write_evaluation(evaluation, rows, date)
 
@@ -341,7 +341,9 @@ def _leanings(ledger: Ledger, designs: Sequence[Design], selection: Selection) -
     ]
 
 
-def _rows(work: Work, evaluation: Evaluation, openers: dict[str, Opener]) -> Iterable[SlideRow]:
+def slide_rows(
+    work: Work, evaluation: Evaluation, openers: dict[str, Opener]
+) -> Iterable[SlideRow]:
     """Yield the slides of the design that is judged, the worst first, those pictured in front."""
     judged = [own for own in evaluation.measured if own.design == evaluation.judged]
     judged.sort(key=lambda own: (own.result().metrics["dice"], own.slide))
@@ -395,13 +397,14 @@ def _picture(work: Work, design: Design, lesson: Lesson, opener: Opener) -> byte
     return small_png(compared(part.overview, part.full_size, before, after))
 
 
-def _described(lesson: Lesson) -> str:
+def described(lesson: Lesson) -> str:
+    """Return which slide was timed, in words."""
     server = lesson.image.server
     at = f", {server.mpp.mean:.3g} µm per pixel" if server.mpp else ""
     return f"{lesson.image.name} ({server.size}{at})"
 
 
-def _once(failed: Failures) -> Failures:
+def once(failed: Failures) -> Failures:
     """Return each slide with its first error."""
     found = {image.id: (image, error) for image, error in reversed(failed)}
     return list(reversed(found.values()))
