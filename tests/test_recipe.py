@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from qpannot.errors import RecipeError, UsageError
-from qpannot.recipe import Recipe, builtin_recipes, load_recipe
+from qpannot.recipe import Recipe, builtin_recipes, change_recipe, load_recipe
 
 
 def test_the_defaults_are_the_papers_numbers() -> None:
@@ -100,3 +100,31 @@ def test_a_file_that_is_no_recipe_is_a_clear_error(tmp_path: Path, text: str) ->
     path.write_text(text)
     with pytest.raises(RecipeError, match=r"bad\.yaml"):
         load_recipe(path)
+
+
+def test_designs_of_a_recipe_are_named_once_and_refine_what_there_is() -> None:
+    def problem(designs: str) -> str:
+        with pytest.raises(RecipeError) as caught:
+            load_recipe("h2gnet", [f"ablation.designs={designs}"])
+        (found,) = caught.value.problems
+        return found
+
+    twice = "[{name: A, numeral: I, stage: patch}, {name: i, stage: threshold}]"
+    assert problem(twice) == "ablation: several designs are called i, I"
+    nothing = "[{name: A, stage: refinement, patch: B}]"
+    assert problem(nothing) == "ablation: A refines B, which is no patch design"
+    threshold = "[{name: A, stage: threshold, patch: B}, {name: B, stage: patch}]"
+    assert problem(threshold).endswith("A is no refinement, and takes no heatmap of B")
+    mistyped = "[{name: A, stage: patch, nmae: B}]"
+    assert problem(mistyped) == (
+        "ablation.designs.0.nmae: no such key; did you mean ablation.designs.0.name?"
+    )
+
+
+def test_a_recipe_is_changed_as_by_set() -> None:
+    recipe = load_recipe("quick")
+    changed = change_recipe(recipe, ["network.encoder=vgg16"], source="mine")
+    assert changed.network.encoder == "vgg16" and recipe.network.encoder != "vgg16"
+    assert changed.training == recipe.training
+    with pytest.raises(RecipeError, match=r"The recipe mine .*(.|\n)*network\.encoder"):
+        change_recipe(recipe, ["network.encodr=vgg16"], source="mine")

@@ -37,6 +37,7 @@ from qpannot.qupath import Project
 from qpannot.qupath.locking import ProjectLock
 from qpannot.recipe import Recipe
 from qpannot.sampling import Part
+from qpannot.training.results import MODEL
 
 REFINED = "refined"
 
@@ -88,7 +89,14 @@ def run_ablation(
     """
     plans = plan_designs(recipe, wanted)
     seeds = tuple(dict.fromkeys(seeds)) or (recipe.training.seed,)
-    check_plans(with_patches(plans))
+    # what has a model was tried before; a network takes seconds to make
+    check_plans(
+        [
+            plan
+            for plan in with_patches(plans)
+            if not all((plan.folder(folder, seed) / MODEL).is_dir() for seed in seeds)
+        ]
+    )
     work = Work(project, Ledger.of(project), recipe, mpp, each)
     with _locked(folder):
         study = open_study(work, folder)
