@@ -176,7 +176,9 @@ def runtime_table(seconds: Mapping[str, Mapping[str, Sequence[float]]]) -> Table
     seconds
         Of each repetition, by backend and by stage (patch-wise, refinement, total).
     """
-    stages = list(dict.fromkeys(stage for each in seconds.values() for stage in each))
+    # the row of most stages has them in order
+    longest_first = sorted(seconds.values(), key=len, reverse=True)
+    stages = list(dict.fromkeys(stage for each in longest_first for stage in each))
     rows: list[tuple[Cell, ...]] = []
     for name, each in seconds.items():
         rows.append((name, *(_of_runs(each.get(stage, ())) for stage in stages)))

@@ -12,14 +12,17 @@ from typing import Any
 import pytest
 import yaml
 
-from qpannot.bootstrap.ablation import training
 from qpannot.errors import QpannotError
 from qpannot.models.bundle import read_card
+from qpannot.qupath.locking import ProjectLock
+from qpannot.training import train_patch_network
 
 Here = Callable[..., Any]
 FilesBelow = Callable[[Path], dict[str, tuple[int, bytes]]]
 
-DESIGNS = [
+TRAINING = "qpannot.bootstrap.ablation.training"
+
+DESIGNS: list[dict[str, Any]] = [
     {"name": "Otsu", "numeral": "I", "stage": "threshold", "set": ["tissue.method=otsu"]},
     {
         "name": "UNet-LR",
@@ -102,7 +105,7 @@ def test_figures_are_means_over_seeds_and_the_seeds_are_told(
     _, _, out, said = compared
     for label in LABELS[1:]:
         seeds = said["by_seed"][label]
-        means = [seeds[seed]["dice"][0] for seed in ("0", "1")]
+        means = [seeds[seed]["dice"]["mean"] for seed in ("0", "1")]
         mean = said["designs"][label]["metrics"]["dice"]["mean"]
         assert mean == pytest.approx(sum(means) / 2)
     losses = {own["metrics"]["loss"] for own in said["trainings"] if own["label"] == "(IV) Patch"}
@@ -150,8 +153,8 @@ def test_a_rerun_trains_and_measures_nothing_and_leaves_the_project_alone(
     def never(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("it was trained already")
 
-    monkeypatch.setattr(training, "train_patch_network", never)
-    monkeypatch.setattr(training, "train_refinement_network", never)
+    monkeypatch.setattr(f"{TRAINING}.train_patch_network", never)
+    monkeypatch.setattr(f"{TRAINING}.train_refinement_network", never)
     project, measured = files_below(study.project), files_below(out / "measured")
     ended = here(
         *("ablation", study.project, "-o", out, "--recipe", recipe),
@@ -206,9 +209,10 @@ def test_an_interrupted_study_goes_on_at_the_epoch_where_it_was(
 ) -> None:
     study = trained_study.copied(tmp_path / "study")
     recipe = write_recipe(tmp_path, study.recipe, DESIGNS)
-    command = ("ablation", study.project, "-o", tmp_path / "out", "--recipe", recipe)
-    command = (*command, "--design", "patch", "--design", "ii", "--repeat", "0")
-    real = training.train_patch_network
+    command = (
+        *("ablation", study.project, "-o", tmp_path / "out", "--recipe", recipe),
+        *("--design", "patch", "--design", "ii", "--repeat", 0),
+    )
 
     class Killed(BaseException):
         pass
@@ -219,10 +223,10 @@ def test_an_interrupted_study_goes_on_at_the_epoch_where_it_was(
             if str(told).startswith("epoch 2"):
                 raise Killed
 
-        return real(*args, progress=show, **kwargs)
+        return train_patch_network(*args, progress=show, **kwargs)
 
     with monkeypatch.context() as patched, pytest.raises(Killed):
-        patched.setattr(training, "train_patch_network", killed_in_the_second_epoch)
+        patched.setattr(f"{TRAINING}.train_patch_network", killed_in_the_second_epoch)
         here(*command)
     assert (tmp_path / "out" / "seed-0" / "UNet-LR" / "trained.json").exists()
     assert not (tmp_path / "out" / "seed-0" / "Patch" / "model").exists()
@@ -283,10 +287,8 @@ def test_a_mistyped_design_names_the_nearest(
 
 
 def test_a_second_run_in_the_same_folder_is_refused(
-    compared: tuple[Any, Path, Path, Any], here: Here, monkeypatch: pytest.MonkeyPatch
+    compared: tuple[Any, Path, Path, Any], here: Here
 ) -> None:
-    from qpannot.qupath.locking import ProjectLock
-
     study, recipe, out, _ = compared
     lock = ProjectLock(out / "run.lock")
     lock.acquire(0)

@@ -211,3 +211,14 @@ def test_no_name_breaks_a_table(name: str) -> None:
 def test_a_row_of_the_wrong_width_is_no_table() -> None:
     with pytest.raises(ValueError, match="2 cells"):
         Table("", ("A", "B"), (("a",),))
+
+
+def test_stages_of_runtimes_are_in_order_whichever_design_comes_first() -> None:
+    table = runtime_table(
+        {
+            "alone": {"Refinement": [1.0], "Total": [1.0]},
+            "both": {"Patch-wise": [2.0], "Refinement": [1.0], "Total": [3.0]},
+        }
+    )
+    assert table.columns[1:] == ("Patch-wise", "Refinement", "Total")
+    assert table_rows(table)[0] == ["alone", "–", "1.00", "1.00"]

@@ -11,7 +11,7 @@ from typing import Any
 
 from qpannot.bootstrap.ablation.training import TrainedDesign, Trainings
 from qpannot.bootstrap.evaluating import Evaluation, Measured
-from qpannot.evaluation.measuring import ClassMeasures
+from qpannot.evaluation.measuring import METRICS, ClassMeasures
 from qpannot.evaluation.statistics import summarize
 from qpannot.evaluation.tables import DICE, Cell, Spread, Table
 from qpannot.evaluation.typesetting import NOTHING
@@ -59,7 +59,8 @@ class Comparison(Evaluation):
     def headline(self) -> str:
         """The best design and its mean Dice, in words; empty where nothing was measured."""
         said = super().headline
-        return f"Highest mean on these very slides: {said}" if said else ""
+        is_choice = bool(said) and self.judged not in self.baselines
+        return f"Highest mean on these very slides: {said}" if is_choice else said
 
     def tables(self) -> dict[str, Table]:
         """Return the tables of the evaluation, the spread between seeds, and the trainings."""
@@ -77,13 +78,7 @@ class Comparison(Evaluation):
             "notes": list(self.notes),
             "seeds": list(self.seeds),
             "by_seed": {
-                label: {
-                    str(seed): {
-                        key: (summary["mean"], summary["sd"])
-                        for key, summary in self._summaries_of(own).items()
-                    }
-                    for seed, own in seeds.items()
-                }
+                label: {str(seed): _summaries_of(own) for seed, own in seeds.items()}
                 for label, seeds in self.by_seed.items()
             },
             "trainings": [each.model_dump(exclude={"format", "key"}) for each in self._done()],
@@ -101,16 +96,6 @@ class Comparison(Evaluation):
 
     def _done(self) -> Iterable[TrainedDesign]:
         return self.trainings.done.values()
-
-    def _summaries_of(self, measured: Sequence[Measured]) -> dict[str, dict[str, Any]]:
-        found = {}
-        for metric in dict.fromkeys(key for own in measured for key in own.result().metrics):
-            summary = summarize(own.result().metrics[metric] for own in measured)
-            values = {"mean": summary.mean, "sd": summary.sd}
-            found[metric] = {
-                key: None if math.isnan(value) else value for key, value in values.items()
-            }
-        return found
 
     def _seeds(self) -> Table:
         rows: list[tuple[Cell, ...]] = []
@@ -187,6 +172,16 @@ def averaged(label: str, seeds: Mapping[int, Sequence[Measured]]) -> list[Measur
         )
         for some in by_slide.values()
     ]
+
+
+def _summaries_of(measured: Sequence[Measured]) -> dict[str, dict[str, float | None]]:
+    """Return mean and standard deviation over slides, by metric; ``None`` where there is none."""
+    found = {}
+    for metric in METRICS:
+        summary = summarize(own.result().metrics[metric] for own in measured)
+        values = {"mean": summary.mean, "sd": summary.sd}
+        found[metric] = {k: None if math.isnan(value) else value for k, value in values.items()}
+    return found
 
 
 def _mean(measures: Sequence[ClassMeasures]) -> ClassMeasures:
