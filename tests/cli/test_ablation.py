@@ -95,7 +95,7 @@ def test_the_network_beats_the_threshold_that_takes_all_tissue(
 ) -> None:
     said = compared[3]
     dice = {name: own["metrics"]["dice"]["mean"] for name, own in said["designs"].items()}
-    assert dice["(IV) Patch"] > 0.8 > dice["(I) Otsu"]
+    assert dice["(IV) Patch"] > 0.7 > dice["(I) Otsu"]
     assert said["designs"]["(I) Otsu"]["baseline"]
 
 
