@@ -10,7 +10,6 @@ from pathlib import Path
 
 from qpannot.bootstrap.ablation.comparison import Comparison, averaged
 from qpannot.bootstrap.ablation.planning import Plan, check_plans, plan_designs, with_patches
-from qpannot.bootstrap.ablation.refined import RefinedDesign
 from qpannot.bootstrap.ablation.study import Study, open_study
 from qpannot.bootstrap.ablation.training import HEATMAPS, Trainings, model_of, train_plans
 from qpannot.bootstrap.evaluating import (
@@ -25,6 +24,7 @@ from qpannot.bootstrap.evaluating import (
     time_designs,
 )
 from qpannot.bootstrap.evaluating.project import described, once, slide_rows
+from qpannot.bootstrap.evaluating.refined import RefinedDesign
 from qpannot.bootstrap.evaluating.seen import strictest, with_patients
 from qpannot.bootstrap.evaluating.selecting import Wanted, parts_of, warnings_of
 from qpannot.bootstrap.evaluating.writing import write_evaluation
