@@ -130,7 +130,7 @@ def _learn_and_propose(
 ) -> None:
     from qpannot.bootstrap.learning import corrections_of, gather, judge, learn  # load torch
     from qpannot.bootstrap.network_round import NetworkRound
-    from qpannot.bootstrap.refining import check_refinement, refine
+    from qpannot.bootstrap.refinement.of_round import check_refinement, refine
 
     check_refinement(work.recipe)
     ledger = work.ledger

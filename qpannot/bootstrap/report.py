@@ -17,7 +17,7 @@ from shapely.geometry.base import BaseGeometry
 
 from qpannot.bootstrap.charts import Curve, RoundScore, SlideScore, curve_chart, score_chart
 from qpannot.bootstrap.corrections import Change
-from qpannot.bootstrap.refined import RefinedReport
+from qpannot.bootstrap.refinement.telling import RefinedReport
 from qpannot.geometry import Size
 from qpannot.pictures import AFTER_COLOR, BEFORE_COLOR, compared, small_png
 

@@ -18,7 +18,7 @@ from qpannot.bootstrap.charts import Curve, RoundScore, SlideScore
 from qpannot.bootstrap.cropping import Cropped, crop_to_tissue
 from qpannot.bootstrap.ledger import Ledger, RoundRecord
 from qpannot.bootstrap.outcome import Outcome
-from qpannot.bootstrap.refined import report_of
+from qpannot.bootstrap.refinement.telling import report_of
 from qpannot.bootstrap.report import (
     PICTURES,
     CorrectionRow,

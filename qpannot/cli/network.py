@@ -123,7 +123,7 @@ def train(
             )
         else:
             for part, names in result.slides.items():
-                say(f"{part}: {', '.join(names)}")
+                say(f"{part}: {', '.join(names) or 'none'}")
             show_table(
                 ("slide", "Dice", "IoU"),
                 [(name, f"{s.dice:.3f}", f"{s.iou:.3f}") for name, s in result.scores.items()],
@@ -142,7 +142,7 @@ def _train_refinement(
     *,
     json: bool,
 ) -> None:
-    from qpannot.bootstrap.refinement import train_refinement_alone
+    from qpannot.bootstrap.refinement.alone import train_refinement_alone
     from qpannot.console import say, show_json, show_skipped, show_table, stages
 
     with stages(quiet=("Looking",), sparse=SPARSE) as each:

@@ -112,7 +112,7 @@ def _show_learned(project: Project, record: RoundRecord) -> None:
 
 def _show_refined(refinement: RefinementRecord, called: Mapping[str, str]) -> None:
     """Say what came of the refinement stage of a round."""
-    from qpannot.bootstrap.refined import report_of
+    from qpannot.bootstrap.refinement.telling import report_of
     from qpannot.console import say, show_table, stderr
 
     report = report_of(refinement, called)

@@ -11,14 +11,15 @@ from typing import Any
 import pytest
 import shapely
 
-from qpannot.bootstrap import network_round, refining
+from qpannot.bootstrap import network_round
 from qpannot.bootstrap.evaluating import designs_of
 from qpannot.bootstrap.evaluating.seen import seen_by
 from qpannot.bootstrap.ledger import Ledger, RoundRecord
 from qpannot.bootstrap.loop import bootstrap
 from qpannot.bootstrap.predicting import kept_refinement
 from qpannot.bootstrap.records import Judgement, RefinementRecord, RefinementTraining, Score
-from qpannot.bootstrap.refined import CHOSE, HELD_OUT, report_of
+from qpannot.bootstrap.refinement import of_round
+from qpannot.bootstrap.refinement.telling import CHOSE, HELD_OUT, report_of
 from qpannot.bootstrap.work import Work
 from qpannot.console import silent
 from qpannot.errors import QpannotError
@@ -195,7 +196,7 @@ def test_a_round_broken_off_at_each_stage_of_refinement_comes_to_the_same_end(
     shutil.rmtree(ledger.model_folder(REFINED).parent)
     shutil.rmtree(ledger.heatmap_folder(REFINED))
 
-    def crash_in(name: str, *, before: bool = True, room: Any = refining) -> None:
+    def crash_in(name: str, *, before: bool = True, room: Any = of_round) -> None:
         real = getattr(room, name)
 
         def crash(*arguments: Any, **more: Any) -> Any:

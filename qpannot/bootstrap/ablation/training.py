@@ -16,7 +16,7 @@ from qpannot.bootstrap.ablation.study import Study
 from qpannot.bootstrap.evaluating.store import key_of
 from qpannot.bootstrap.learning import gather, shown
 from qpannot.bootstrap.predicting import heatmaps_of
-from qpannot.bootstrap.refinement import slides_fitted, slides_of
+from qpannot.bootstrap.refinement.alone import slides_fitted, slides_of
 from qpannot.bootstrap.truth import Failures
 from qpannot.bootstrap.work import Work
 from qpannot.errors import QpannotError

@@ -16,7 +16,13 @@ from qpannot.bootstrap.learning import model_name, set_aside, shown
 from qpannot.bootstrap.ledger import RoundRecord
 from qpannot.bootstrap.predicting import heatmaps_of, openers_of, refined_of, refines
 from qpannot.bootstrap.records import Judgement, RefinementRecord, RefinementTraining, Score
-from qpannot.bootstrap.refinement import Prepared, judged_of, prepare, scores_in, slides_fitted
+from qpannot.bootstrap.refinement.alone import (
+    Prepared,
+    judged_of,
+    prepare,
+    scores_in,
+    slides_fitted,
+)
 from qpannot.bootstrap.scoring import mean_dice
 from qpannot.bootstrap.truth import Failures, Lesson
 from qpannot.bootstrap.work import Work
