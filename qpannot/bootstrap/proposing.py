@@ -272,13 +272,26 @@ class Round:
 
 
 def finish_broken_off(ledger: Ledger, statuses: Sequence[ImageStatus]) -> None:
-    """Complete the record of proposals that a crash left in the project but not in the ledger."""
+    """Complete the records of proposals that a crash left in the project but not in the ledger.
+
+    Those of images, and that of the last round: no rerun looks again at a slide that has its
+    proposal already.
+    """
+    last = max(ledger.rounds(), key=lambda record: record.number, default=None)
+    unrecorded: list[str] = []
     for status in statuses:
-        if status.state is not State.PROPOSED or status.error:
-            continue
-        record = ledger.image(status.image.id, status.image.name)
-        if any(not kept.written for kept in record.proposals):
-            _mark_written(status.image, ledger)
+        image, number = status.image, status.round
+        if status.state is State.PROPOSED and not status.error:
+            record = ledger.image(image.id, image.name)
+            if any(not kept.written for kept in record.proposals):
+                _mark_written(image, ledger)
+                record = ledger.image(image.id, image.name)
+            number = record.standing[-1].round if record.standing else number
+        if last and number == last.number and image.id not in last.proposed:
+            unrecorded.append(image.id)
+    if last and unrecorded:
+        last.proposed = [*last.proposed, *unrecorded]
+        ledger.save_round(last)
 
 
 def _ensure_classes(project: Project, recipe: Recipe) -> dict[str, PathClass]:

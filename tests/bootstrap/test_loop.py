@@ -283,7 +283,7 @@ def test_a_missing_slide_is_named_and_the_rest_goes_on(project: Project) -> None
     assert record is not None and list(record.failed) == ["1"]
 
 
-@pytest.mark.parametrize("moment", ["before the write", "after the write"])
+@pytest.mark.parametrize("moment", ["before the write", "after the write", "after both"])
 def test_a_crash_around_the_write_is_made_good_by_the_next_run(
     project: Project, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
@@ -295,6 +295,8 @@ def test_a_crash_around_the_write_is_made_good_by_the_next_run(
     with monkeypatch.context() as patched:
         if moment == "after the write":
             patched.setattr(proposing, "_mark_written", crash)
+        elif moment == "after both":  # and before the round's record tells of them
+            patched.setattr(proposing.Round, "_mirror", crash)
         else:
             patched.setattr(
                 "qpannot.qupath.files.write_atomically", _crash_on("data.qpdata", Crash)
@@ -308,6 +310,8 @@ def test_a_crash_around_the_write_is_made_good_by_the_next_run(
             (proposal,) = image.annotations()
             kept = Ledger.of(again).image(image.id, image.name).proposals
             assert [(each.id, each.written) for each in kept] == [(proposal.id, True)]
+        record = Ledger.of(again).round(1)
+        assert record is not None and set(record.proposed) == {"1", "2"}
 
 
 def _crash_on(name: str, crash: type[BaseException]) -> Callable[..., bool]:
