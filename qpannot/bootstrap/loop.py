@@ -64,6 +64,10 @@ def bootstrap(
     QpannotError
         When a network cannot be trained; it says why and what to do.
     """
+    if recipe.refinement.enabled:
+        from qpannot.bootstrap.refinement.of_round import check_refinement  # loads torch
+
+        check_refinement(recipe)
     ledger = Ledger.of(project)
     with _run_lock(project, ledger):
         if only is None:
@@ -130,9 +134,8 @@ def _learn_and_propose(
 ) -> None:
     from qpannot.bootstrap.learning import corrections_of, gather, judge, learn  # load torch
     from qpannot.bootstrap.network_round import NetworkRound
-    from qpannot.bootstrap.refinement.of_round import check_refinement, refine
+    from qpannot.bootstrap.refinement.of_round import refine
 
-    check_refinement(work.recipe)
     ledger = work.ledger
     outcome.round = number
     record = ledger.round(number) or RoundRecord(

@@ -28,6 +28,7 @@ def show_outcome(
 ) -> None:
     """Say what a run of bootstrap did, how things stand, and, if asked to, what comes next."""
     from qpannot.bootstrap.advice import labels
+    from qpannot.bootstrap.ledger import Ledger
     from qpannot.console import counted, say, show_next, show_skipped
 
     called = labels(project.images)
@@ -60,6 +61,14 @@ def show_outcome(
         recipe = f", recipe {outcome.recipe.name}{limit}"
         say(f"Round {outcome.round}: proposed for {made}{skipped}{recipe}.")
     say(f"{counted(len(outcome.statuses), 'image')}: {counts_text(outcome.statuses)}.")
+    if outcome.recipe.refinement.enabled and outcome.learned is None:
+        kept = Ledger.of(project).kept_refinement()
+        say(
+            f"Refinement: heatmaps are refined by {kept}."
+            if kept
+            else "Refinement: no network for it yet; the next round that trains makes one, where "
+            f"{outcome.recipe.refinement.train_after} slides are reviewed."
+        )
     if report:
         say(f"Report: {report}")
     if advise:

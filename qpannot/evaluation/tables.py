@@ -257,7 +257,8 @@ def _of_designs(
         for row in _best(own, candidates, column.metric)
     )
     slides = len({result.slide for result in results})
-    said = f"Mean ± standard deviation over {counted(slides, 'slide')}; bold: the best mean."
+    said = f"Mean ± standard deviation over {counted(slides, 'slide')}"
+    said += "; bold: the best mean." if bold else "."
     has_interval = any(
         own.interval and not math.isnan(own.interval.low) for each in found for own in each
     )

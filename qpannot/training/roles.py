@@ -94,12 +94,18 @@ def assign_roles(
         own = {key: data for key, data in usable.items() if key not in known}
         if len(own) >= settings.train_after:
             shares = recipe.split.model_copy(update={"test": 0.0})
-            new = split_slides(own, shares)
-            return _checked(Roles("held_out", *_divided(own, new)))
-        reason = (
-            f"Only {len(own)} of {len(slides)} reviewed slides may teach and are new to the patch "
-            f"network, fewer than refinement.train_after ({settings.train_after})."
-        )
+            roles = Roles("held_out", *_divided(own, split_slides(own, shares)))
+            if roles.teach and roles.choose:
+                return roles
+            reason = (
+                f"The {len(own)} reviewed slides that are new to the patch network are of one "
+                "patient, and cannot be divided into those that teach and those that choose."
+            )
+        else:
+            reason = (
+                f"Only {len(own)} of {len(slides)} reviewed slides may teach and are new to the "
+                f"patch network, fewer than refinement.train_after ({settings.train_after})."
+            )
     return _checked(Roles("paper", *_divided(usable, parts), reason))
 
 

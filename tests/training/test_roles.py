@@ -51,6 +51,14 @@ def test_slides_reviewed_since_the_patch_network_was_trained_teach_too() -> None
     assert {*roles.teach, *roles.choose} == {*new, "validation-6", "validation-7"}
 
 
+def test_where_the_held_out_are_of_one_patient_it_is_the_papers_protocol_and_says_so() -> None:
+    parts = study(6, 5, 2)
+    metadata = bare(parts) | {key: {"patient": "P9"} for key in parts if key.startswith("val")}
+    roles = assign_roles(metadata, parts, fitted_of(parts), recipe_of())
+    assert roles.protocol == "paper" and len(roles.choose) == 5
+    assert "The 5 reviewed slides" in roles.reason and "one patient" in roles.reason
+
+
 def test_where_too_few_are_held_out_it_is_the_papers_protocol_and_says_so() -> None:
     parts = study(6, 3, 2)
     roles = assign_roles(bare(parts), parts, fitted_of(parts), recipe_of())

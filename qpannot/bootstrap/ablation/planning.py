@@ -93,7 +93,7 @@ def plan_designs(recipe: Recipe, wanted: Sequence[str] = ()) -> list[Plan]:
         known |= {text.casefold(): own for text in (own.name, own.numeral) if text}
     for text in wanted:
         if text.strip().casefold() not in known:
-            nearest = difflib.get_close_matches(text.strip().casefold(), known, n=1)
+            nearest = difflib.get_close_matches(text.strip().casefold(), known, n=1, cutoff=0.5)
             meant = f"Did you mean {known[nearest[0]].name}? " if nearest else ""
             there = ", ".join(f"{own.numeral} {own.name}".strip() for own in listed)
             raise UsageError(

@@ -25,7 +25,13 @@ from qpannot.qupath import Project
 from qpannot.recipe import Recipe
 from qpannot.sampling import Opener, Part, split_slides, with_their_patients
 from qpannot.sampling.whole import StoredSlide, stored_whole
-from qpannot.training import RefinementResult, Roles, assign_roles, train_refinement_network
+from qpannot.training import (
+    RefinementResult,
+    Roles,
+    assign_roles,
+    check_refinement_design,
+    train_refinement_network,
+)
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,7 @@ def train_refinement_alone(
     QpannotError
         There is too little to learn from, no patch network, or the training failed.
     """
+    check_refinement_design(recipe)
     ledger = Ledger.of(project)
     work = Work(project, ledger, recipe, mpp, each)
     bundle = patch_network(work, patch_model) if recipe.refinement.use_heatmap else None

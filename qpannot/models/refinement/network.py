@@ -73,7 +73,7 @@ class RefinementNetwork(nn.Module):
         if architecture.size_px % self.multiple:
             raise UsageError(
                 f"{architecture.design} cannot take images of {architecture.size_px} px.",
-                hint=f"Set a multiple of {self.multiple} px.",
+                hint=f"Set refinement.size_px to a multiple of {self.multiple}.",
             )
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:

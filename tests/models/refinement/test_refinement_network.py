@@ -211,12 +211,12 @@ def test_images_of_other_channels_or_types_are_refused() -> None:
     ("design", "size_px", "said"),
     [
         ("agunett", 1024, "Did you mean agunet"),
-        ("unet", 1000, "multiple of 256 px"),
+        ("unet", 1000, "to a multiple of 256"),
         ("smp:unett/resnet18", 1024, "Did you mean unet"),
         ("smp:unet/resnet19", 1024, "Did you mean resnet18"),
         ("smp:unet", 1024, "smp:decoder/encoder"),
         ("smp:unet/tu-no_such", 1024, "cannot be built"),
-        ("smp:fpn/resnet18", 100, "multiple of 32 px"),
+        ("smp:fpn/resnet18", 100, "to a multiple of 32"),
         ("smp:dpt/tu-vit_tiny_patch16_224", 256, "cannot take images of 256 px"),
     ],
 )
