@@ -18,7 +18,7 @@ from qpannot.cli.common import (
     parse_mpp,
     recipe_of,
 )
-from qpannot.cli.evaluation import PartName, show_evaluation
+from qpannot.cli.evaluation import ByOption, PartName, show_evaluation
 from qpannot.cli.network import SPARSE
 
 if TYPE_CHECKING:
@@ -61,14 +61,7 @@ def ablation(
         PartName,
         typer.Option(help="On which slides they are compared; as of 'qpannot evaluate'."),
     ] = PartName.AUTO,
-    by: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="KEY",
-            help="Tell results apart by this metadata of the images, too; repeatable. Always by "
-            "the recipe's evaluation.groups (grade).",
-        ),
-    ] = None,
+    by: ByOption = None,
     repeat: Annotated[
         int,
         typer.Option(

@@ -44,6 +44,16 @@ class PartName(StrEnum):
     ALL = "all"
 
 
+ByOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="KEY",
+        help="Tell results apart by this metadata of the images, too; repeatable. Always by "
+        "the recipe's evaluation.groups (grade).",
+    ),
+]
+
+
 def evaluate(
     project: ProjectArgument = Path(),
     output: Annotated[
@@ -81,14 +91,7 @@ def evaluate(
         list[str] | None,
         typer.Option("--image", "-i", help="Only these: a name, an ID or a pattern; repeatable."),
     ] = None,
-    by: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="KEY",
-            help="Tell results apart by this metadata of the images, too; repeatable. Always by "
-            "the recipe's evaluation.groups (grade).",
-        ),
-    ] = None,
+    by: ByOption = None,
     repeat: Annotated[
         int,
         typer.Option(

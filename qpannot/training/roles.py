@@ -98,8 +98,9 @@ def assign_roles(
             if roles.teach and roles.choose:
                 return roles
             reason = (
-                f"The {len(own)} reviewed slides that are new to the patch network are of one "
-                "patient, and cannot be divided into those that teach and those that choose."
+                f"The reviewed slides that are new to the patch network ({len(own)}) cannot be "
+                "divided into those that teach and those that choose: they are of one patient "
+                "(split.by), or none may choose (split.validation)."
             )
         else:
             reason = (

@@ -56,7 +56,7 @@ def test_where_the_held_out_are_of_one_patient_it_is_the_papers_protocol_and_say
     metadata = bare(parts) | {key: {"patient": "P9"} for key in parts if key.startswith("val")}
     roles = assign_roles(metadata, parts, fitted_of(parts), recipe_of())
     assert roles.protocol == "paper" and len(roles.choose) == 5
-    assert "The 5 reviewed slides" in roles.reason and "one patient" in roles.reason
+    assert "(5) cannot be divided" in roles.reason and "one patient" in roles.reason
 
 
 def test_where_too_few_are_held_out_it_is_the_papers_protocol_and_says_so() -> None:
