@@ -67,6 +67,11 @@ def lessons_of(statuses: Iterable[ImageStatus], ledger: Ledger) -> tuple[list[Le
     return lessons, failed
 
 
+def metadata_of(project: Project) -> dict[str, Mapping[str, str]]:
+    """Return the metadata of every image, by image ID."""
+    return {image.id: image.metadata for image in project.images}
+
+
 @dataclass
 class Material:
     """What a network is trained and judged on, by image ID.

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 from qpannot.bootstrap.ablation.comparison import Comparison, averaged
@@ -21,14 +20,13 @@ from qpannot.bootstrap.evaluating import (
     baseline,
     measure_designs,
     select,
-    time_designs,
 )
-from qpannot.bootstrap.evaluating.project import described, once, slide_rows
+from qpannot.bootstrap.evaluating.project import complete, once
 from qpannot.bootstrap.evaluating.refined import RefinedDesign
 from qpannot.bootstrap.evaluating.seen import strictest, with_patients
 from qpannot.bootstrap.evaluating.selecting import Wanted, parts_of, warnings_of
-from qpannot.bootstrap.evaluating.writing import write_evaluation
 from qpannot.bootstrap.ledger import Ledger
+from qpannot.bootstrap.truth import metadata_of
 from qpannot.bootstrap.work import Work
 from qpannot.console import Each, silent
 from qpannot.errors import LockedError, QpannotError
@@ -125,7 +123,7 @@ def _compare(
     flat = [design for own in designs.values() for design in own.values()]
     if not flat:
         raise _nothing_trained(trainings)
-    known = with_patients(study.parts, _metadata(study), recipe.split.by)
+    known = with_patients(study.parts, metadata_of(work.project), recipe.split.by)
     selection = select(study.lessons, parts_of(study.lessons, known, flat), part)
     store = Store(study.folder / "measured")
     found = measure_designs(work, flat, selection.lessons, study.openers, store)
@@ -157,21 +155,8 @@ def _compare(
         by_seed={plan.label: measured[plan.label] for plan in plans if plan.is_trained},
         trainings=trainings,
     )
-    comparison.warnings += [
-        f"The slides do not differ in the metadata {key}: there is no table by it."
-        for key in by
-        if key not in comparison.known_groups
-    ]
-    if repeat:
-        runtimes, timed, not_timed = time_designs(
-            work, shown, selection.lessons, study.openers, repeat, store
-        )
-        comparison.runtimes = runtimes
-        comparison.timed = described(timed) if timed else ""
-        comparison.failed = once([*comparison.failed, *not_timed])
-    rows = list(slide_rows(work, comparison, dict(study.openers)))
-    date = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    return comparison, write_evaluation(comparison, rows, date)
+    report = complete(work, comparison, study.openers, store, by=by, repeat=repeat)
+    return comparison, report
 
 
 def _design(
@@ -190,16 +175,12 @@ def _design(
     }
     for part, used in ((Part.VALIDATION, trained.choose), (Part.TRAIN, trained.teach)):
         seen |= {key: strictest(part, seen.get(key, Part.TEST)) for key in used}
-    seen = with_patients(seen, _metadata(study), study.work.recipe.split.by)
+    seen = with_patients(seen, metadata_of(study.work.project), study.work.recipe.split.by)
     if plan.settings.stage == "patch":
         return ModelDesign(name, model, plan.recipe, folder / HEATMAPS, seen, colors)
     patch = plan.patch and _design(study, plan.patch, seed, trainings)
     assert patch is None or isinstance(patch, ModelDesign)
     return RefinedDesign(name, model, patch, folder / REFINED, seen, colors)
-
-
-def _metadata(study: Study) -> dict[str, Mapping[str, str]]:
-    return {image.id: image.metadata for image in study.work.project.images}
 
 
 def _of_one_mind(designs: Sequence[Design]) -> list[Design]:

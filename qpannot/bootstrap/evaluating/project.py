@@ -39,7 +39,7 @@ from qpannot.bootstrap.records import AND
 from qpannot.bootstrap.report import PICTURES
 from qpannot.bootstrap.reporting import OVERVIEW_PX
 from qpannot.bootstrap.states import REVIEWED, survey
-from qpannot.bootstrap.truth import Failures, Lesson, lessons_of
+from qpannot.bootstrap.truth import Failures, Lesson, lessons_of, metadata_of
 from qpannot.bootstrap.work import Work
 from qpannot.console import Each, counted, silent
 from qpannot.errors import QpannotError, UsageError
@@ -153,7 +153,7 @@ def _model_design(
         _where_to_write(heatmaps, folder / "heatmaps" / card.weights_sha256[:12]),
         with_patients(
             seen_by(model, ledger, {image.id: image.name for image in project.images}),
-            _metadata(project),
+            metadata_of(project),
             recipe.split.by,
         ),
         {each.name: each.color for each in project.classes if each.color},
@@ -208,7 +208,7 @@ def _refined_design(
         model,
         patch,
         _where_to_write(heatmaps, folder / "heatmaps" / card.weights_sha256[:12]),
-        with_patients(seen, _metadata(project), recipe.split.by),
+        with_patients(seen, metadata_of(project), recipe.split.by),
         {each.name: each.color for each in project.classes if each.color},
     )
 
@@ -224,10 +224,6 @@ def _predicts_alike(recipe: Recipe, ledger: Ledger) -> bool:
             (recipe.labels.min_tissue, own.labels.min_tissue),
         )
     )
-
-
-def _metadata(project: Project) -> dict[str, Mapping[str, str]]:
-    return {image.id: image.metadata for image in project.images}
 
 
 def evaluate_project(
@@ -287,7 +283,7 @@ def evaluate_project(
             for status in statuses
             if status.image.id in asked and not status.error and status.state not in REVIEWED
         ]
-    known = with_patients(ledger.parts(), _metadata(project), recipe.split.by)
+    known = with_patients(ledger.parts(), metadata_of(project), recipe.split.by)
     selection = select(lessons, parts_of(lessons, known, designs), wanted, asked)
     openers, unreadable = openers_of(work, [lesson.image for lesson in selection.lessons])
     store = Store(folder / "measured")
@@ -305,21 +301,45 @@ def evaluate_project(
         failed=once([*failed, *unreadable, *found.failed]),
     )
     evaluation.warnings += _leanings(ledger, designs, selection)
+    return evaluation, complete(work, evaluation, openers, store, by=by, repeat=repeat)
+
+
+def complete(
+    work: Work,
+    evaluation: Evaluation,
+    openers: Mapping[str, Opener],
+    store: Store,
+    *,
+    by: Sequence[str],
+    repeat: int,
+) -> Path:
+    """Add to an evaluation what is measured last, write all of it, and return the report.
+
+    Parameters
+    ----------
+    openers
+        What opens the slides, by image ID.
+    store
+        Where runtimes are kept.
+    by, repeat
+        As for `evaluate_project`.
+    """
     evaluation.warnings += [
         f"The slides do not differ in the metadata {key}: there is no table by it."
         for key in by
         if key not in evaluation.known_groups
     ]
     if repeat:
+        lessons = evaluation.selection.lessons
         runtimes, timed, not_timed = time_designs(
-            work, designs, selection.lessons, openers, repeat, store
+            work, evaluation.designs, lessons, openers, repeat, store
         )
         evaluation.runtimes = runtimes
-        evaluation.timed = described(timed) if timed else ""
+        evaluation.timed = _described(timed) if timed else ""
         evaluation.failed = once([*evaluation.failed, *not_timed])
-    rows = list(slide_rows(work, evaluation, openers))
+    rows = list(_slide_rows(work, evaluation, openers))
     date = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    return evaluation, write_evaluation(evaluation, rows, date)
+    return write_evaluation(evaluation, rows, date)
 
 
 def _leanings(ledger: Ledger, designs: Sequence[Design], selection: Selection) -> list[str]:
@@ -341,8 +361,8 @@ def _leanings(ledger: Ledger, designs: Sequence[Design], selection: Selection) -
     ]
 
 
-def slide_rows(
-    work: Work, evaluation: Evaluation, openers: dict[str, Opener]
+def _slide_rows(
+    work: Work, evaluation: Evaluation, openers: Mapping[str, Opener]
 ) -> Iterable[SlideRow]:
     """Yield the slides of the design that is judged, the worst first, those pictured in front."""
     judged = [own for own in evaluation.measured if own.design == evaluation.judged]
@@ -397,7 +417,7 @@ def _picture(work: Work, design: Design, lesson: Lesson, opener: Opener) -> byte
     return small_png(compared(part.overview, part.full_size, before, after))
 
 
-def described(lesson: Lesson) -> str:
+def _described(lesson: Lesson) -> str:
     """Return which slide was timed, in words."""
     server = lesson.image.server
     at = f", {server.mpp.mean:.3g} µm per pixel" if server.mpp else ""

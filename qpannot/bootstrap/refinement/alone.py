@@ -13,7 +13,7 @@ from qpannot.bootstrap.predicting import heatmaps_of, openers_of, patch_network,
 from qpannot.bootstrap.records import Score
 from qpannot.bootstrap.scoring import outlines_in, score
 from qpannot.bootstrap.states import survey
-from qpannot.bootstrap.truth import Failures, Lesson, lessons_of
+from qpannot.bootstrap.truth import Failures, Lesson, lessons_of, metadata_of
 from qpannot.bootstrap.work import Work
 from qpannot.console import Each, silent
 from qpannot.errors import QpannotError
@@ -216,8 +216,7 @@ def judged_of(work: Work, lessons: Sequence[Lesson], taught: Collection[str]) ->
     taught
         IDs of the slides that either network learned from.
     """
-    everything = {image.id: image.metadata for image in work.project.images}
-    known = with_their_patients(taught, everything, work.recipe.split.by)
+    known = with_their_patients(taught, metadata_of(work.project), work.recipe.split.by)
     return [lesson for lesson in lessons if lesson.image.id not in known]
 
 
