@@ -23,6 +23,7 @@ from qpannot.cli import (
     qupath,
     snapshots,
 )
+from qpannot.cli.helping import plain_help
 from qpannot.errors import QpannotError
 
 INTERRUPTED, TERMINATED = 130, 143
@@ -32,7 +33,8 @@ EXAMPLES = """
 [bold]The loop, as you live it[/]
 
   qpannot init slides/*.svs -o study     make a QuPath project of slides
-  qpannot bootstrap study                propose annotations; run it again after each correction
+  qpannot bootstrap study                propose annotations; again after each
+                                         correction
   qpannot status study --pictures look   see where every slide stands
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done with some slides skipped (and named).
@@ -78,6 +80,7 @@ app.add_typer(exchange.import_app, name="import")
 app.add_typer(qupath.app, name="qupath")
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
+plain_help(app)
 
 
 def main() -> None:

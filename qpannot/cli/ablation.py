@@ -59,7 +59,9 @@ def ablation(
     ] = None,
     part: Annotated[
         PartName,
-        typer.Option(help="On which slides they are compared; as of 'qpannot evaluate'."),
+        typer.Option(
+            metavar="PART", help="On which slides they are compared; as of 'qpannot evaluate'."
+        ),
     ] = PartName.AUTO,
     by: ByOption = None,
     repeat: Annotated[

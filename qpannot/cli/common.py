@@ -31,6 +31,7 @@ RecipeOption = Annotated[
     typer.Option(
         "--recipe",
         "-r",
+        metavar="RECIPE",
         help="A shipped recipe (h2gnet, quick, ablation) or a YAML file; by default the one last "
         "used on the project, at first h2gnet.",
     ),
@@ -44,14 +45,16 @@ SetOption = Annotated[
 MppOption = Annotated[
     float | None,
     typer.Option(
+        metavar="UM",
         help="Micrometres per pixel of slides of which neither project nor file tells it.",
     ),
 ]
 BackendOption = Annotated[
     str,
     typer.Option(
+        metavar="NAME",
         help="How projects are read: builtin (no Java needed), paquo (through an installed QuPath) "
-        "or auto."
+        "or auto.",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Write the result as JSON.")]

@@ -39,10 +39,17 @@ def demo(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to make it.")] = Path(
         "qpannot-demo"
     ),
-    slides: Annotated[int, typer.Option(min=LEAST, max=200, help="How many slides.")] = 6,
-    seed: Annotated[int, typer.Option(min=0, help="Other numbers make other slides.")] = 0,
+    slides: Annotated[
+        int, typer.Option(min=LEAST, max=200, metavar="N", help="How many slides.")
+    ] = 6,
+    seed: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Other numbers make other slides.")
+    ] = 0,
     size: Annotated[
-        int, typer.Option(help="Width and height of a slide in pixels, a multiple of 256.")
+        int,
+        typer.Option(
+            metavar="PX", help="Width and height of a slide in pixels, a multiple of 256."
+        ),
     ] = 10_240,
     set_: SetOption = None,
 ) -> None:

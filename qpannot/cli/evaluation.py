@@ -73,6 +73,7 @@ def evaluate(
         list[DesignName] | None,
         typer.Option(
             "--design",
+            metavar="NAME",
             help="The patch network the project keeps (model); its heatmaps refined by the network "
             "the project keeps for that (refined); Otsu's threshold on saturation, the paper's "
             "design I (otsu); what round 1 proposes, AN1 (tissue). Repeatable; by default all that "
@@ -82,6 +83,7 @@ def evaluate(
     part: Annotated[
         PartName,
         typer.Option(
+            metavar="PART",
             help="Which reviewed slides: those no model was fitted to or chosen by (test), those "
             "it was chosen by (validation), both (held-out), or all. auto: test, where there are "
             "none validation.",
@@ -89,7 +91,12 @@ def evaluate(
     ] = PartName.AUTO,
     images: Annotated[
         list[str] | None,
-        typer.Option("--image", "-i", help="Only these: a name, an ID or a pattern; repeatable."),
+        typer.Option(
+            "--image",
+            "-i",
+            metavar="IMAGE",
+            help="Only these: a name, an ID or a pattern; repeatable.",
+        ),
     ] = None,
     by: ByOption = None,
     repeat: Annotated[
@@ -120,7 +127,7 @@ def evaluate(
 
       qpannot evaluate study
 
-      qpannot evaluate study --model Mob-PW=first/model --model Inc-PW=second/model --design otsu
+      qpannot evaluate study --model Mob-PW=first/model --design otsu
 
       qpannot evaluate study --part all --by scanner --repeat 10 -o everything
     """

@@ -39,13 +39,19 @@ def export_geojson(
         typer.Option(
             "--output",
             "-o",
+            metavar="PLACE",
             help="A folder, made if need be: a file for each image, named after it. "
             "For a single image it may be a file, such as case-1.geojson.",
         ),
     ],
     images: Annotated[
         list[str] | None,
-        typer.Option("--image", "-i", help="Only these: a name, an ID or a pattern; repeatable."),
+        typer.Option(
+            "--image",
+            "-i",
+            metavar="IMAGE",
+            help="Only these: a name, an ID or a pattern; repeatable.",
+        ),
     ] = None,
     annotations_only: Annotated[
         bool,
@@ -78,7 +84,7 @@ def export_geojson(
 
       qpannot export geojson study -o annotations
 
-      qpannot export geojson study -o case-1.geojson --image case-1.svs --annotations-only
+      qpannot export geojson study -o case-1.geojson --image case-1.svs
     """
     from qpannot.console import counted, progress, say, show_json, show_skipped
     from qpannot.exchange import export_geojson as export
@@ -130,6 +136,7 @@ def import_geojson(
         typer.Option(
             "--image",
             "-i",
+            metavar="IMAGE",
             help="The image they are of: a name or an ID. By default a file is of the image it is "
             "named after, with the slide's suffix or without.",
         ),
@@ -182,7 +189,7 @@ def import_geojson(
 
       qpannot import geojson study predictions/ --as-proposals
 
-      qpannot import geojson study model-output.geojson --image case-1.svs --dry-run
+      qpannot import geojson study model.geojson --image case-1.svs --dry-run
     """
     from qpannot.bootstrap.review import still_waiting
     from qpannot.console import counted, progress, say, show_json, show_skipped

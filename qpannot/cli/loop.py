@@ -34,10 +34,18 @@ def bootstrap(
     project: ProjectArgument = Path(),
     images: Annotated[
         list[str] | None,
-        typer.Option("--image", "-i", help="Only these: a name, an ID or a pattern; repeatable."),
+        typer.Option(
+            "--image",
+            "-i",
+            metavar="IMAGE",
+            help="Only these: a name, an ID or a pattern; repeatable.",
+        ),
     ] = None,
     rounds: Annotated[
-        int, typer.Option(min=1, help="Go on for so many steps, as far as no person is needed.")
+        int,
+        typer.Option(
+            min=1, metavar="N", help="Go on for so many steps, as far as no person is needed."
+        ),
     ] = 1,
     recipe: RecipeOption = None,
     set_: SetOption = None,
@@ -118,7 +126,10 @@ def status(
     project: ProjectArgument = Path(),
     pictures: Annotated[
         Path | None,
-        typer.Option(help="Write a picture of every slide, annotations outlined, to this folder."),
+        typer.Option(
+            metavar="FOLDER",
+            help="Write a picture of every slide, annotations outlined, to this folder.",
+        ),
     ] = None,
     backend: BackendOption = "auto",
     json: JsonOption = False,
@@ -213,7 +224,9 @@ def approve(
     ],
     project: Annotated[
         Path | None,
-        typer.Option("--project", "-p", help="The project; the current folder by default."),
+        typer.Option(
+            "--project", "-p", metavar="PROJECT", help="The project; the current folder by default."
+        ),
     ] = None,
     second_reader: Annotated[
         bool, typer.Option("--second-reader", help="Mark reviewed slides as approved.")
@@ -225,7 +238,9 @@ def approve(
         bool,
         typer.Option("--take-back", help="Undo: approved becomes reviewed, reviewed waits again."),
     ] = False,
-    by: Annotated[str, typer.Option(help="Who says so, if that is to be recorded.")] = "",
+    by: Annotated[
+        str, typer.Option(metavar="NAME", help="Who says so, if that is to be recorded.")
+    ] = "",
     backend: BackendOption = "auto",
     json: JsonOption = False,
 ) -> None:

@@ -50,7 +50,11 @@ def train(
         typer.Option("--from", metavar="MODEL", help="A model whose weights are gone on from."),
     ] = None,
     stage: Annotated[
-        Stage, typer.Option(help="The patch network, or the one that refines its heatmaps.")
+        Stage,
+        typer.Option(
+            metavar="patch|refinement",
+            help="The patch network, or the one that refines its heatmaps.",
+        ),
     ] = Stage.PATCH,
     patch_model: Annotated[
         Path | None,
@@ -222,7 +226,12 @@ def predict(
     ] = False,
     images: Annotated[
         list[str] | None,
-        typer.Option("--image", "-i", help="Only these: a name, an ID or a pattern; repeatable."),
+        typer.Option(
+            "--image",
+            "-i",
+            metavar="IMAGE",
+            help="Only these: a name, an ID or a pattern; repeatable.",
+        ),
     ] = None,
     recipe: RecipeOption = None,
     set_: SetOption = None,
@@ -243,7 +252,7 @@ def predict(
 
       qpannot predict study -o heatmaps
 
-      qpannot predict study --model first/model --image 'case-1*' --set outlines.threshold=0.7
+      qpannot predict study --image 'case-1*' --set outlines.threshold=0.7
 
       qpannot predict study --model first/model --refine refined/model
 

@@ -28,12 +28,17 @@ def init(
         typer.Argument(metavar="SLIDES", help="Slide files, or folders searched for slides."),
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder of the project, made if need be.")
+        Path,
+        typer.Option(
+            "--output", "-o", metavar="FOLDER", help="Folder of the project, made if need be."
+        ),
     ],
     image_type: Annotated[
         str,
         typer.Option(
-            help="The stain, QuPath's image type: he, h-dab, other, or unset to be asked in QuPath."
+            metavar="TYPE",
+            help="The stain, QuPath's image type: he, h-dab, other, or unset to be asked in "
+            "QuPath.",
         ),
     ] = "he",
     mpp: MppOption = None,
@@ -113,7 +118,10 @@ def relink(
     images: Annotated[
         list[str] | None,
         typer.Option(
-            "--image", "-i", help="Point this image to the one FILE given, whatever its picture."
+            "--image",
+            "-i",
+            metavar="IMAGE",
+            help="Point this image to the one FILE given, whatever its picture.",
         ),
     ] = None,
     unverified: Annotated[

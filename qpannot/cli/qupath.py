@@ -57,10 +57,16 @@ def find(json: JsonOption = False) -> None:
 @app.command()
 def install(
     version: Annotated[
-        str | None, typer.Option(help="Which; the one this version was tried with by default.")
+        str | None,
+        typer.Option(
+            metavar="VERSION", help="Which; the one this version was tried with by default."
+        ),
     ] = None,
     folder: Annotated[
-        Path | None, typer.Option(help="Where QuPath-VERSION shall lie; a place that is searched.")
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Where QuPath-VERSION shall lie; a place that is searched."
+        ),
     ] = None,
     json: JsonOption = False,
 ) -> None:

@@ -55,11 +55,19 @@ def snapshots(
     project: ProjectArgument = Path(),
     images: Annotated[
         list[str] | None,
-        typer.Option("--image", "-i", help="Of these: a name, an ID or a pattern; repeatable."),
+        typer.Option(
+            "--image",
+            "-i",
+            metavar="IMAGE",
+            help="Of these: a name, an ID or a pattern; repeatable.",
+        ),
     ] = None,
     file: Annotated[
         str | None,
-        typer.Option(help="Of the project's own file, or of its list of classes: project, classes"),
+        typer.Option(
+            metavar="NAME",
+            help="Of the project's own file, or of its list of classes: project, classes",
+        ),
     ] = None,
     restore: Annotated[
         int | None,
