@@ -42,7 +42,7 @@ class UsageError(QpannotError):
 
 
 class RecipeError(UsageError):
-    """A recipe or a ``--set`` value does not validate.
+    """A recipe does not validate.
 
     Parameters
     ----------
@@ -55,6 +55,21 @@ class RecipeError(UsageError):
         self.problems = tuple(problems)
         lines = "".join(f"\n  {problem}" for problem in self.problems)
         super().__init__(f"The recipe {source} cannot be used:{lines}", hint=hint)
+
+
+class SettingError(RecipeError):
+    """What ``--set`` says of a recipe cannot be.
+
+    Parameters
+    ----------
+    problems
+        Every problem found, each as ``"key=value: what is wrong"``.
+    """
+
+    def __init__(self, problems: Sequence[str], *, hint: str | None = None) -> None:
+        super().__init__("--set", problems)
+        self.message = "\n".join(f"--set {problem}" for problem in self.problems)
+        self.hint = hint
 
 
 class SlideError(QpannotError):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from qpannot.errors import RecipeError, UsageError
+from qpannot.errors import RecipeError, SettingError, UsageError
 from qpannot.recipe import Recipe, builtin_recipes, change_recipe, load_recipe
 
 
@@ -67,13 +67,45 @@ def test_set_changes_one_value() -> None:
         ("tissue.treshold=200", "tissue.threshold"),
         ("threshold=200", "tissue.threshold"),
         ("treshold=200", "tissue.threshold"),
-        ("tisue.threshold=200", "tissue"),
+        ("tisue.threshold=200", "tissue.threshold"),
+        ("training.epochs.most=5", "training.epochs"),
         ("proposal.colour=[1, 2, 3]", "proposal.color"),
     ],
 )
 def test_a_mistyped_key_names_the_nearest_right_one(override: str, nearest: str) -> None:
     with pytest.raises(RecipeError, match=rf"did you mean {nearest}\b"):
         load_recipe("h2gnet", [override])
+
+
+@pytest.mark.parametrize(
+    ("text", "corrected"),
+    [
+        ("tisue.treshold=3", "--set tissue.threshold=3"),  # the value that was typed
+        ("tissue.threshold=300", "--set tissue.threshold=215"),  # the one that the recipe has
+        ("round.slides=0", "--set round.slides=4"),
+        ("labels.classes=Tumor", """--set 'labels.classes=["Tumor"]'"""),
+        ("tissue=3", "--set tissue.threshold=210"),
+        ("tissue.threshold", "--set tissue.threshold=210"),
+    ],
+)
+def test_a_wrong_set_is_not_the_recipes_fault_and_is_shown_corrected(
+    tmp_path: Path, text: str, corrected: str
+) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("tissue: {threshold: 215}\nround: {slides: 4}\n")
+    with pytest.raises(SettingError) as caught:
+        load_recipe(path, [text])
+    assert caught.value.message.startswith(f"--set {text}: ")
+    assert caught.value.hint is not None and caught.value.hint.endswith(corrected)
+    assert "mine.yaml" not in str(caught.value)
+
+
+def test_a_wrong_recipe_is_not_the_fault_of_set(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("tissue: {treshold: 215}\n")
+    with pytest.raises(RecipeError, match=r"mine\.yaml cannot be used") as caught:
+        load_recipe(path, ["round.slides=4"])
+    assert "--set" not in caught.value.message and "Correct the file" in (caught.value.hint or "")
 
 
 def test_every_problem_is_reported_at_once() -> None:
@@ -110,14 +142,14 @@ def test_designs_of_a_recipe_are_named_once_and_refine_what_there_is() -> None:
         return found
 
     twice = "[{name: A, numeral: I, stage: patch}, {name: i, stage: threshold}]"
-    assert problem(twice) == "ablation: several designs are called i, I"
+    assert problem(twice).endswith(": several designs are called i, I")
     nothing = "[{name: A, stage: refinement, patch: B}]"
-    assert problem(nothing) == "ablation: A refines B, which is no patch design"
+    assert problem(nothing).endswith(": A refines B, which is no patch design")
     threshold = "[{name: A, stage: threshold, patch: B}, {name: B, stage: patch}]"
     assert problem(threshold).endswith("A is no refinement, and takes no heatmap of B")
     mistyped = "[{name: A, stage: patch, nmae: B}]"
-    assert problem(mistyped) == (
-        "ablation.designs.0.nmae: no such key; did you mean ablation.designs.0.name?"
+    assert problem(mistyped).endswith(
+        ": ablation.designs.0.nmae: no such key; did you mean ablation.designs.0.name?"
     )
 
 

@@ -68,6 +68,7 @@ def demo(
     from qpannot.qupath import open_project
     from qpannot.recipe import load_recipe
 
+    recipe = load_recipe("quick", (*SETTINGS, *(set_ or ())))  # what is mistyped is told at once
     project_folder = folder / "project"
     exists = bool(list(project_folder.glob("*.qpproj")))
     if exists:
@@ -80,7 +81,6 @@ def demo(
         if _is_done(ledger.round(ROUNDS)):
             say("The demo is done already; nothing was trained or corrected again.")
         else:
-            recipe = load_recipe("quick", (*SETTINGS, *(set_ or ())))
             _run(project, ledger, made, recipe, seed)
         _show_end(folder, project, ledger, held_out)
 

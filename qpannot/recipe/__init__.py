@@ -1,6 +1,7 @@
 """Recipes: one validated YAML file holds every number of the method, with its unit."""
 
-from qpannot.recipe.loading import BASE, builtin_recipes, change_recipe, load_recipe
+from qpannot.recipe.changing import change_recipe
+from qpannot.recipe.loading import BASE, builtin_recipes, load_recipe
 from qpannot.recipe.settings import Recipe, TissueSettings
 
 __all__ = ["BASE", "Recipe", "TissueSettings", "builtin_recipes", "change_recipe", "load_recipe"]

@@ -9,12 +9,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
 from qpannot.errors import RecipeError, UsageError
+from qpannot.recipe.changing import set_values
+from qpannot.recipe.problems import explain
 from qpannot.recipe.settings import Recipe
 
 BASE = "h2gnet"
@@ -47,40 +49,22 @@ def load_recipe(source: str | Path = "h2gnet", overrides: Iterable[str] = ()) ->
     ------
     RecipeError
         With every problem of the recipe; a mistyped key names the nearest right one.
+    SettingError
+        With every problem of the overrides, where the recipe itself is sound.
     UsageError
         When there is no such recipe.
     """
-    return _validated(str(source), _read(source), overrides)
-
-
-def change_recipe(recipe: Recipe, overrides: Iterable[str], *, source: str) -> Recipe:
-    """Return a recipe with some values changed.
-
-    Parameters
-    ----------
-    overrides
-        As for `load_recipe`.
-    source
-        What asks for it, for messages.
-
-    Raises
-    ------
-    RecipeError
-        With every problem, as of `load_recipe`.
-    """
-    return _validated(source, recipe.model_dump(mode="json"), overrides)
-
-
-def _validated(source: str, values: dict[str, Any], overrides: Iterable[str]) -> Recipe:
-    problems = [problem for text in overrides if (problem := _override(values, text))]
-    if problems:
-        raise RecipeError(
-            source, problems, hint="Use --set key=value, as in --set tissue.threshold=210"
-        )
+    values = _read(source)
     try:
-        return Recipe.model_validate(values)
+        recipe = Recipe.model_validate(values)
     except ValidationError as error:
-        raise RecipeError(source, [_explain(item) for item in error.errors()]) from None
+        raise RecipeError(
+            str(source),
+            [explain(item) for item in error.errors()],
+            hint="Correct the file, or name another recipe: --recipe RECIPE.",
+        ) from None
+    changes = tuple(overrides)
+    return set_values(values, changes) if changes else recipe
 
 
 def _read(source: str | Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -128,44 +112,3 @@ def _merged(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
             _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
         )
     return result
-
-
-def _override(values: dict[str, Any], text: str) -> str | None:
-    key, separator, value = text.partition("=")
-    if not separator or not key.strip():
-        return f"--set {text}: not of the form key=value"
-    *sections, last = key.strip().split(".")
-    for section in sections:
-        inner = values.setdefault(section, {})
-        if not isinstance(inner, dict):
-            return f"--set {text}: {section!r} is a value, not a section"
-        values = inner
-    try:
-        values[last] = yaml.safe_load(value)
-    except yaml.YAMLError:
-        return f"--set {text}: the value is not YAML"
-    return None
-
-
-def _explain(error: Any) -> str:
-    location = [str(part) for part in error["loc"]]
-    where = ".".join(location)
-    if error["type"] == "value_error":
-        return f"{where}: {error['ctx']['error']}"
-    if error["type"] != "extra_forbidden":
-        return f"{where}: {error['msg'][:1].lower()}{error['msg'][1:]} (got {error['input']!r})"
-    *sections, wrong = location
-    model: Any = Recipe
-    for section in sections:
-        if not section.isdigit():  # else one of a list
-            annotation = model.model_fields[section].annotation
-            model = next(iter(get_args(annotation)), annotation)
-    known = {name: [".".join([*sections, name])] for name in model.model_fields}
-    elsewhere: dict[str, list[str]] = {}
-    for section, field in Recipe.model_fields.items():
-        for name in getattr(field.annotation, "model_fields", {}):
-            elsewhere.setdefault(name, []).append(f"{section}.{name}")
-    for keys in (known, elsewhere):
-        if nearest := difflib.get_close_matches(wrong, keys, n=1, cutoff=0.7):
-            return f"{where}: no such key; did you mean {' or '.join(keys[nearest[0]])}?"
-    return f"{where}: no such key; there are {', '.join(known)}"

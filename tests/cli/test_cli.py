@@ -15,8 +15,10 @@ from PIL import Image
 from shapely import box
 from shapely.geometry import mapping
 
+from qpannot.bootstrap.ledger import Ledger
 from qpannot.linking import describe_slide
 from qpannot.qupath import open_project
+from qpannot.recipe import load_recipe
 
 COMMANDS = ("init", "bootstrap", "status", "approve", "relink", "demo", "doctor")
 HEAVY = ("torch", "jpype", "napari", "lightning", "dask", "openslide", "scipy", "skimage", "numpy")
@@ -130,6 +132,21 @@ def test_a_mistake_ends_in_a_message_and_an_exit_code(
         thumbnail.unlink()
     ended = qpannot(*arguments, code=code, cwd=project_folder)
     assert says in ended.err.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    "command", ["bootstrap", "train", "predict", "evaluate", "ablation", "demo"]
+)
+def test_a_mistyped_set_is_told_as_such_before_anything_is_done(
+    qpannot: Any, project_folder: Path, files_below: Any, command: str
+) -> None:
+    with open_project(project_folder) as project:
+        Ledger.of(project).save_recipe(load_recipe("quick"))
+    before = files_below(project_folder)
+    ended = qpannot(command, "--set", "trainig.epoch=5", cwd=project_folder, code=2)
+    assert ended.err.startswith("Error: --set trainig.epoch=5: no such key")
+    assert "Next: Correct it, as in --set training.epochs=5\n" in ended.err
+    assert "recipe.json" not in ended.err and files_below(project_folder) == before
 
 
 def test_a_slide_that_cannot_be_read_is_skipped_and_named(

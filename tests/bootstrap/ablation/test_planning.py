@@ -88,7 +88,7 @@ def test_every_problem_of_every_design_is_told_at_once() -> None:
     with pytest.raises(RecipeError) as caught:
         plan_designs(recipe)
     told = "\n".join(caught.value.problems)
-    assert "A: network.encodr: no such key; did you mean network.encoder?" in told
+    assert "A: network.encodr=resnet18: no such key; did you mean network.encoder?" in told
     assert "B: says not which patch design it refines" in told
     assert "C: designs of other classes cannot be compared" in told
     assert "D: takes no heatmap, and yet refines C" in told
