@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from math import inf
@@ -21,25 +22,30 @@ from rich.progress import (
     Progress,
     SpinnerColumn,
     TaskID,
+    TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from rich.table import Table
 
 from qpannot.errors import QpannotError
 
-Each = Callable[[str, str, int, int], None]
-"""Told before each item of a long job: the stage of work (``Proposing``), the item's name, how many
-items of this stage are done, and how many there are."""
+Each = Callable[[str, str, float, int], None]
+"""Told before each item of a long job, and within a long item: the stage of work (``Proposing``),
+the item's name, how many items of this stage are done, a part of one included, and how many there
+are."""
 
 
-def silent(stage: str, name: str, done: int, total: int) -> None:
+def silent(stage: str, name: str, done: float, total: int) -> None:
     """Be an ``Each`` that shows nothing."""
 
 
 SPARSE_S = 10.0
 """Between two lines of a stage that tells more than a line an item."""
+
+PACE_S = 120.0
+"""The time left is reckoned by the pace of the last so many seconds: what an earlier run had done
+already, and is passed over in no time, soon counts no more."""
 
 
 def stdout() -> Console:
@@ -94,6 +100,45 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
+def duration(seconds: float) -> str:
+    """Return ``45 s``, ``12 min`` or ``3 h 20 min``."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+class TimeLeft:
+    """Tells how long a stage will still take, at the pace of its last minutes.
+
+    Parameters
+    ----------
+    clock
+        Seconds, as `time.monotonic` gives them.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._seen: deque[tuple[float, float]] = deque()
+
+    def seconds(self, done: float, total: int) -> float | None:
+        """Return the seconds that are left, None while nothing was done since the first call."""
+        now = self._clock()
+        if self._seen and done < self._seen[-1][1]:  # the stage begins anew
+            self._seen.clear()
+        if not self._seen or now - self._seen[-1][0] >= 1:
+            self._seen.append((now, done))
+        while len(self._seen) > 2 and now - self._seen[1][0] > PACE_S:
+            self._seen.popleft()
+        then, before = self._seen[0]
+        return (now - then) / (done - before) * (total - done) if done > before else None
+
+    def told(self, done: float, total: int) -> str:
+        """Return ``12 min left``, or nothing while that is not known."""
+        seconds = self.seconds(done, total)
+        return f"{duration(seconds)} left" if seconds else ""
+
+
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Write a table: drawn on a terminal, tab-separated lines with a header in a pipe."""
     if not stdout().is_terminal:
@@ -131,19 +176,23 @@ def stages(*, quiet: Collection[str] = (), sparse: Collection[str] = ()) -> Iter
         Stages of which a line is written every ten seconds.
     """
     console = stderr()
+    clocks: dict[str, TimeLeft] = {}
     if not console.is_terminal:
         written: dict[str, float] = {}
 
-        def line(stage: str, name: str, done: int, total: int) -> None:
+        def line(stage: str, name: str, done: float, total: int) -> None:
             if stage in quiet:
                 return
             if stage in sparse:
+                left = clocks.setdefault(stage, TimeLeft()).told(done, total)
                 if time.monotonic() - written.get(stage, -inf) < SPARSE_S:
                     return
                 written[stage] = time.monotonic()
-                console.print(f"{stage} {100 * done // max(1, total)} % {name}", markup=False)
+                percent = int(100 * done / max(1, total))
+                told = ", ".join(filter(None, (name, left)))
+                console.print(f"{stage} {percent} % {told}", markup=False)
             else:
-                console.print(f"{stage} {done + 1}/{total} {name}", markup=False)
+                console.print(f"{stage} {int(done) + 1}/{total} {name}", markup=False)
 
         yield line
         return
@@ -151,10 +200,10 @@ def stages(*, quiet: Collection[str] = (), sparse: Collection[str] = ()) -> Iter
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(),
+        TaskProgressColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("ETA"),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[left]}"),
         TextColumn("[dim]{task.fields[name]}"),
         console=console,
         transient=True,
@@ -162,12 +211,13 @@ def stages(*, quiet: Collection[str] = (), sparse: Collection[str] = ()) -> Iter
     with bar:
         tasks: dict[str, TaskID] = {}
 
-        def advance(stage: str, name: str, done: int, total: int) -> None:
+        def advance(stage: str, name: str, done: float, total: int) -> None:
             if stage not in tasks:
                 for task in tasks.values():
                     bar.remove_task(task)
                 tasks.clear()
-                tasks[stage] = bar.add_task(stage, total=total, name="")
-            bar.update(tasks[stage], completed=done, total=total, name=escape(name))
+                tasks[stage] = bar.add_task(stage, total=total, name="", left="")
+            left = clocks.setdefault(stage, TimeLeft()).told(done, total)
+            bar.update(tasks[stage], completed=done, total=total, left=left, name=escape(name))
 
         yield advance

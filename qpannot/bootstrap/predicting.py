@@ -50,7 +50,7 @@ def heatmaps_of(
     def show(progress: SlideProgress) -> None:
         patches = f"({progress.patches_done:,}/{progress.patches:,} patches)"
         name = f"{images[progress.slide].name} {patches}"
-        work.each(stage, name, progress.number - 1, progress.slides)
+        work.each(stage, name, progress.slides_done, progress.slides)
 
     results = predict_slides(
         openers,
@@ -86,7 +86,7 @@ def refined_of(
     images = {image.id: image for image in work.project.images}
 
     def show(progress: SlideProgress) -> None:
-        work.each(stage, images[progress.slide].name, progress.number - 1, progress.slides)
+        work.each(stage, images[progress.slide].name, progress.slides_done, progress.slides)
 
     results = refine_slides(
         openers,

@@ -44,6 +44,11 @@ class SlideProgress:
     patches_done: int
     patches: int
 
+    @property
+    def slides_done(self) -> float:
+        """How many slides are done, the part of this one included."""
+        return self.number - 1 + self.patches_done / max(1, self.patches)
+
 
 @dataclass(frozen=True)
 class SlideResult:

@@ -23,7 +23,7 @@ from qpannot.training.checkpoints import LAST, MIDDLE, Kept, add_own, own_of
 from qpannot.training.curves import Row, TensorBoard, best_of, write_curves
 from qpannot.training.identity import Identity
 from qpannot.training.metrics import Tally
-from qpannot.training.progress import Clock, Progress, ShowProgress, describe_epoch
+from qpannot.training.progress import Progress, ShowProgress, describe_epoch
 from qpannot.training.tallied import TalliedTask
 
 import_torchvision()  # before lightning, which imports it by itself
@@ -115,7 +115,6 @@ class Keeper(Checkpoint):
         self.kept = Kept()
         self._signal: str | None = None
         self._tensorboard: TensorBoard | None = None
-        self._clock: Clock | None = None
         self._looked = self._saved = self._epoch_began = time.monotonic()
 
     def on_save_checkpoint(
@@ -275,11 +274,7 @@ class Keeper(Checkpoint):
             return
         epoch, batches = trainer.current_epoch + 1, self._batches(trainer)
         done, total = (epoch - 1) * batches + batch, self.settings.epochs * batches
-        if self._clock is None:
-            self._clock = Clock(done)
-        text = describe_epoch(
-            epoch, self.settings.epochs, loss, self.kept.rows, self._clock.seconds_left(done, total)
-        )
+        text = describe_epoch(epoch, self.settings.epochs, loss, self.kept.rows)
         self.show(Progress("Training", done, total, text, ends_epoch=batch == batches))
 
 

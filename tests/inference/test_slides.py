@@ -168,6 +168,8 @@ def test_progress_names_the_slide_and_counts(run: Run) -> None:
     assert {(at.slide, at.number, at.slides) for at in told} == {("1", 1, 3), (IDS[1], 2, 3)}
     of_first = [at for at in told if at.number == 1]
     assert of_first[-1].patches_done == of_first[-1].patches == first.patches
+    assert [at.slides_done for at in of_first] == [0, 1]
+    assert SlideProgress("1", 2, 3, patches_done=30, patches=40).slides_done == 1.75
 
 
 def test_a_heatmap_of_predict_heatmap_is_current(

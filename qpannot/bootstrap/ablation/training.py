@@ -199,7 +199,7 @@ def _trained(study: Study, plan: Plan, seed: int, told: str, failed: Failures) -
     """Train a design; slides that cannot be read are added to ``failed``."""
     recipe = plan.seeded(seed)
 
-    def each(stage: str, name: str, done: int, total: int) -> None:
+    def each(stage: str, name: str, done: float, total: int) -> None:
         study.work.each(stage, f"{told}: {name}", done, total)
 
     work = replace(study.work, recipe=recipe, each=each)

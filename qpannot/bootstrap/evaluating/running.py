@@ -130,7 +130,8 @@ def measure_designs(
         what = f"{called[image.id]}, {design.name}"
 
         def show(patch: int, patches: int, at: int = done, what: str = what) -> None:
-            work.each(STAGE, f"{what} ({patch:,}/{patches:,} patches)", at, total)
+            name = f"{what} ({patch:,}/{patches:,} patches)"
+            work.each(STAGE, name, at + patch / max(1, patches), total)
 
         work.each(STAGE, what, done, total)
         try:
