@@ -97,6 +97,33 @@ class MissingMppError(SlideError):
         )
 
 
+class MissingWeightsError(QpannotError):
+    """Published weights of a network are neither here nor to be had.
+
+    Parameters
+    ----------
+    network
+        Whose they are.
+    trouble
+        Why they could not be fetched.
+    url
+        Where a person finds them.
+    setting
+        Key of the recipe that takes a file instead.
+    """
+
+    def __init__(self, network: str, trouble: str, *, url: str, setting: str) -> None:
+        self.network = network
+        self.trouble = trouble
+        self.url = url
+        self.setting = setting
+        super().__init__(
+            f"The ImageNet weights of {network} are not on this machine, and {trouble}.",
+            hint=f"Download {url} where there is a network and set {setting} to that file, or "
+            f"begin from nothing with --set {setting}=null.",
+        )
+
+
 class ProjectError(QpannotError):
     """A QuPath project, or a file in it, cannot be read or written."""
 

@@ -29,7 +29,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from qpannot.errors import QpannotError
+from qpannot.errors import MissingWeightsError, QpannotError
 
 PATIENCE_S = 4.0
 """How long a server may take to give a first answer; the libraries' own retries take up to 45."""
@@ -132,7 +132,7 @@ def fetch(file: PublishedFile, encoder: str, setting: str) -> Path:
 
     Raises
     ------
-    QpannotError
+    MissingWeightsError
         Within seconds when it is not cached and the server does not answer; also when fetching it
         fails.
     """
@@ -145,11 +145,7 @@ def fetch(file: PublishedFile, encoder: str, setting: str) -> Path:
             return file.download()
         except FETCHING_FAILS as error:
             trouble = f"fetching them failed: {_first_line(error)}"
-    raise QpannotError(
-        f"The ImageNet weights of {encoder} are not on this machine, and {trouble}.",
-        hint=f"Download {file.url} where there is a network and set {setting} to that file, or "
-        f"begin from nothing with --set {setting}=null.",
-    )
+    raise MissingWeightsError(encoder, trouble, url=file.url, setting=setting)
 
 
 def _first_line(error: Exception) -> str:

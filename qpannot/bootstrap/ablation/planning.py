@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
-from qpannot.errors import QpannotError, RecipeError, UsageError
+from qpannot.errors import MissingWeightsError, QpannotError, RecipeError, UsageError
 from qpannot.models import build_encoder, patch_network
 from qpannot.models.clusters import ENCODER
 from qpannot.models.refinement import refinement_network
@@ -157,30 +157,59 @@ def check_plans(plans: Sequence[Plan]) -> None:
             needs[key] = make
             whose.setdefault(key, []).append(plan.label)
     troubles: dict[str, list[str]] = {}
+    missing: list[MissingWeightsError] = []
     hints: dict[str, None] = {}
     for key, make in needs.items():
         try:
             make()
+        except MissingWeightsError as error:
+            what = f"no ImageNet weights of {error.network}"
+            troubles.setdefault(what, []).extend(whose[key])
+            missing.append(error)
         except QpannotError as error:
             troubles.setdefault(error.message, []).extend(whose[key])
             if error.hint:
                 hints[error.hint] = None
-    if troubles:
-        raise QpannotError(
-            "\n".join(
-                [
-                    "Nothing was trained, as not every design can be:",
-                    *(f"  {', '.join(who)}: {what}" for what, who in troubles.items()),
-                ]
-            ),
-            hint=" ".join(
-                [
-                    *hints,
-                    "A design may have a file of its own (set: [network.weights=FILE]) in a recipe "
-                    "of yours, or be left out: --design names the others.",
-                ]
-            ),
+    if not troubles:
+        return
+    why = "; ".join(dict.fromkeys(error.trouble for error in missing))
+    raise QpannotError(
+        "\n".join(
+            [
+                "Nothing was trained, as not every design can be:",
+                *(f"  {_with_dependents(who, plans)}: {what}" for what, who in troubles.items()),
+                *([f"The weights are not on this machine, and {why}."] if missing else []),
+            ]
+        ),
+        hint="\n".join([*hints, *_how_to_go_on(missing)]),
+    )
+
+
+def _with_dependents(who: Sequence[str], plans: Sequence[Plan]) -> str:
+    """Return the names of designs, and of those that refine what these find."""
+    told = ", ".join(who)
+    refined: dict[str, list[str]] = {}
+    for plan in plans:
+        if plan.patch is not None and plan.patch.label in who:
+            refined.setdefault(plan.patch.label, []).append(plan.label)
+    for patch, theirs in refined.items():
+        refine = "refine" if theirs[1:] else "refines"
+        told += f", and so {', '.join(theirs)}, which {refine} the heatmaps of {patch}"
+    return told
+
+
+def _how_to_go_on(missing: Sequence[MissingWeightsError]) -> Iterator[str]:
+    if missing:
+        nothing = dict.fromkeys(f"--set {error.setting}=null" for error in missing)
+        files = "".join(f"\n  {url}" for url in dict.fromkeys(error.url for error in missing))
+        yield (
+            f"Begin from nothing with {' '.join(nothing)}, or download where there is a network:"
+            f"{files}"
         )
+    yield (
+        "A design may have a file of its own (set: [network.weights=FILE]) in a recipe of yours, "
+        "or be left out: --design names the others."
+    )
 
 
 def _needs(plan: Plan) -> dict[tuple[object, ...], Callable[[], object]]:

@@ -125,3 +125,28 @@ def test_one_trouble_of_several_designs_is_told_once(tmp_path: Any) -> None:
     assert lines[1].startswith("  A, B: ") and "none.pth" in lines[1]
     assert lines[2].startswith("  C: There is no encoder 'resnt18'")
     assert "Did you mean" in (caught.value.hint or "")
+
+
+def test_missing_weights_are_told_in_short_with_the_designs_that_wait_for_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))  # nothing was fetched before
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    recipe = listing(
+        {"name": "A", "stage": "patch"},
+        {"name": "B", "stage": "patch", "set": ["training.loss=cluster_weighted"]},
+        {"name": "C", "stage": "refinement", "patch": "A"},
+    )
+    with pytest.raises(QpannotError) as caught:
+        check_plans(plan_designs(recipe))
+    first, of_patches, of_clusters, why = caught.value.message.splitlines()
+    assert first.startswith("Nothing was trained")
+    assert of_patches == (
+        "  A, B, and so C, which refines the heatmaps of A: no ImageNet weights of mobilenet_v2"
+    )
+    assert of_clusters == "  B: no ImageNet weights of vgg16"
+    assert why.startswith("The weights are not on this machine, and ") and "pytorch.org" in why
+    hint = caught.value.hint or ""
+    assert "--set network.weights=null --set clusters.weights=null" in hint
+    assert hint.count("https://download.pytorch.org/models/") == 2
