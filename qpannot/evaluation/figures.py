@@ -122,7 +122,7 @@ def reliability_figure(designs: Mapping[str, Reliability], class_name: str) -> F
         y = top + 10 + 20 * number
         key = left + side + 24
         parts.append(Line(((key, y), (key + 26, y)), color, 2, dash))
-        parts.append(Text(key + 34, y + 4, f"{_short(name)} (ECE {own.error:.3f})"))
+        parts.append(Text(key + 34, y + 4, f"{_short(name)} (ECE of all pixels {own.error:.3f})"))
     height = max(top + side + 46, top + 20 * len(designs) + 20)
     return Figure(left + side + 320, height, f"Calibration for {class_name}", parts)
 

@@ -92,7 +92,8 @@ class StoredProject:
     """
 
     def __init__(self, path: Path, mode: Mode, choose: Callable[[], ProjectBackend]) -> None:
-        self.path = path.absolute()
+        # with ".." it reads badly in advice, and only the system knows where that leads to
+        self.path = path.resolve() if ".." in path.parts else path.absolute()
         self.folder = self.path.parent
         self.mode = mode
         self.files = ProjectFiles(self.folder)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -223,6 +225,33 @@ def test_annotations_that_began_as_the_models_own_proposals_are_told(
     ended = here("evaluate", study.project, "-o", tmp_path / "out", "--image", "f.tif")
     assert ended.code == 0, ended.err
     assert "On 1 slide the annotations began as proposals of round-002" in ended.err
+
+
+def test_what_is_not_there_yet_is_told_with_a_command_that_makes_it(
+    trained_study: Any, here: Here, tmp_path: Path
+) -> None:
+    study = trained_study.copied(tmp_path / "study")
+    ended = here("evaluate", study.project, "-o", tmp_path / "out", "--image", "f.tif")
+    assert ended.code == 1 and "f.tif: not reviewed" in ended.err
+    file = study.project / "project.qpproj"
+    command = f"qpannot approve f.tif -p {file}"
+    assert command in ended.err
+    assert here(*shlex.split(command)[1:]).code == 0
+    ended = here("evaluate", study.project, "-o", tmp_path / "out", "--design", "refined")
+    assert ended.code == 1 and "keeps no refinement network" in ended.err
+    assert f"qpannot train {file} --stage refinement -o refined" in ended.err
+
+
+def test_a_project_is_named_by_its_whole_path(
+    reviewed_study: Any, here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = reviewed_study.project
+    (tmp_path / "x").mkdir()
+    monkeypatch.chdir(tmp_path)
+    there = Path("x") / ".." / os.path.relpath(folder, tmp_path)
+    ended = here("evaluate", there, "-o", "out", "--design", "tissue", "--json")
+    assert ended.code == 0, ended.err
+    assert json.loads(ended.out)["project"] == str((folder / "project.qpproj").resolve())
 
 
 def test_a_bad_slide_is_named_and_skipped(trained_study: Any, here: Here, tmp_path: Path) -> None:

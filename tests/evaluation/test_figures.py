@@ -63,7 +63,7 @@ def test_calibration_is_drawn_where_there_are_pixels() -> None:
     # 0.1 to 0.9 is 0.8 of the side, 0.2 to 0.5 of the height 0.3 of it
     assert (y0 - y1) / (x1 - x0) == pytest.approx(0.3 / 0.8)
     words = [part.text for part in figure.parts if isinstance(part, Text)]
-    assert f"net (ECE {own.error:.3f})" in words and own.error == pytest.approx(0.175)
+    assert f"net (ECE of all pixels {own.error:.3f})" in words and own.error == pytest.approx(0.175)
 
 
 def test_more_designs_than_colours_are_told_apart_by_dashes() -> None:

@@ -136,7 +136,7 @@ def _compare(
     }
     shown = [replace(next(iter(own.values())), name=label) for label, own in designs.items() if own]
     comparison = Comparison(
-        project=work.project.path.parent.name,
+        project=work.project.path,
         recipe=recipe,
         designs=shown,
         selection=selection,

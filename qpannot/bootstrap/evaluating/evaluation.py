@@ -73,7 +73,7 @@ class Evaluation:
         Said below every table of metrics.
     """
 
-    project: str
+    project: Path
     recipe: Recipe
     designs: Sequence[Design]
     selection: Selection
@@ -88,6 +88,11 @@ class Evaluation:
     kind: str = "evaluation"
     notes: tuple[str, ...] = ()
     _summaries_made: dict[str, Summary] = field(default_factory=dict, repr=False)
+
+    @property
+    def name(self) -> str:
+        """What the project is called: its folder's name, as in QuPath."""
+        return self.project.parent.name
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -192,7 +197,7 @@ class Evaluation:
         settings = self.recipe.evaluation
         results = self.results()
         return {
-            "project": self.project,
+            "project": str(self.project),
             "part": self.selection.part,
             "slides": len(self.selection.lessons),
             "settings": settings.model_dump(mode="json"),

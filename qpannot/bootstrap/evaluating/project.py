@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -112,8 +113,10 @@ def designs_of(
         if refinement is None:
             raise QpannotError(
                 f"{project.path}: the project keeps no refinement network.",
-                hint="Name one with --model, or train one: qpannot bootstrap --set "
-                "refinement.enabled=true, qpannot train --stage refinement",
+                hint="Train one, then evaluate it by --model refined/model: qpannot train "
+                f"{shlex.quote(str(project.path))} --stage refinement -o refined\n"
+                "Where the recipe has refinement.enabled: true, the next round of 'qpannot "
+                "bootstrap' that trains a network makes one, and keeps it.",
             )
         asked.append(ModelAsked(ledger.model_folder(refinement), refinement))
     make = partial(_model_design, project, ledger, recipe, folder)
@@ -283,13 +286,15 @@ def evaluate_project(
             for status in statuses
             if status.image.id in asked and not status.error and status.state not in REVIEWED
         ]
+    if asked is not None and asked.isdisjoint(lesson.image.id for lesson in lessons):
+        raise _none_is_reviewed(project, asked)
     known = with_patients(ledger.parts(), metadata_of(project), recipe.split.by)
     selection = select(lessons, parts_of(lessons, known, designs), wanted, asked)
     openers, unreadable = openers_of(work, [lesson.image for lesson in selection.lessons])
     store = Store(folder / "measured")
     found = measure_designs(work, designs, selection.lessons, openers, store)
     evaluation = Evaluation(
-        project=project.path.parent.name,
+        project=project.path,
         recipe=recipe,
         designs=designs,
         selection=selection,
@@ -340,6 +345,15 @@ def complete(
     rows = list(_slide_rows(work, evaluation, openers))
     date = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     return write_evaluation(evaluation, rows, date)
+
+
+def _none_is_reviewed(project: Project, asked: Collection[str]) -> QpannotError:
+    names = [image.name for image in project.images if image.id in asked]
+    return QpannotError(
+        f"{', '.join(names)}: not reviewed, so that there is nothing to compare with.",
+        hint="Annotate in QuPath, or say that what is there is right: "
+        f"qpannot approve {shlex.join(names)} -p {shlex.quote(str(project.path))}",
+    )
 
 
 def _leanings(ledger: Ledger, designs: Sequence[Design], selection: Selection) -> list[str]:

@@ -159,11 +159,6 @@ def _nothing(
             hint="Annotate slides in QuPath, or say that their proposals are right: "
             "qpannot approve IMAGE",
         )
-    if not named:
-        return QpannotError(
-            "None of these images is reviewed: there is nothing to compare with.",
-            hint="qpannot status PROJECT shows which are.",
-        )
     there = ", ".join(f"{count} {part}" for part, count in counts.items())
     missing = "test or validation" if wanted in ("auto", "held-out") else wanted
     among = counted(len(named), "reviewed slide")

@@ -85,8 +85,6 @@ def test_where_only_slides_that_taught_are_left_it_says_what_there_is(
         select(lessons, parts, "test")
     with pytest.raises(QpannotError, match="No slide of the project is reviewed"):
         select([], {})
-    with pytest.raises(QpannotError, match="None of these images is reviewed"):
-        select(lessons, parts, only={"99"})
 
 
 def test_the_strictest_of_ledger_and_models_says_what_a_slide_is(lessons: list[Lesson]) -> None:
