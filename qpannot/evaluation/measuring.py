@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,6 +51,7 @@ def measure(
     settings: EvaluationSettings,
     *,
     within: BaseGeometry | None = None,
+    tissue: Sequence[BaseGeometry] | None = None,
     is_probability: bool = True,
 ) -> dict[str, ClassMeasures]:
     """Compare a heatmap with a person's areas.
@@ -69,6 +70,11 @@ def measure(
         The pixel size at which is compared, the threshold, the bins.
     within
         What lies outside counts for nothing. ``None``: everything counts.
+    tissue
+        Where calibration is measured, in full-resolution pixels; where nothing was predicted counts
+        as 0 there, as it does for overlaps. The same pixels must count for all that are compared:
+        a refined heatmap answers on glass too, where it is easily right. ``None``: wherever
+        something was predicted.
     is_probability
         Whether there is a calibration to speak of; a tissue threshold only says yes.
 
@@ -89,6 +95,10 @@ def measure(
     """
     grid = PixelGrid.of(size, heatmap.mpp, settings.mpp)
     counted = None if within is None else grid.mask([within])
+    calibrated = counted
+    if tissue is not None and is_probability:
+        inside = grid.mask(tissue)
+        calibrated = inside if counted is None else inside & counted
     found = {}
     for name, area in truth.items():
         probability = grid.sampled(heatmap.channel(name), heatmap.affine)
@@ -103,7 +113,8 @@ def measure(
         calibration = None
         if is_probability:
             bins = settings.calibration_bins
-            calibration = reliability(probability, parts, bins=bins, within=counted)
+            answers = probability if tissue is None else np.nan_to_num(probability, nan=0.0)
+            calibration = reliability(answers, parts, bins=bins, within=calibrated)
         pixel_mm2 = settings.mpp**2 / 1e6
         found[name] = ClassMeasures(
             {

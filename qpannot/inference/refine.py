@@ -49,7 +49,8 @@ def refine_heatmap(
     -------
     Heatmap
         From the slide's corner on, without the padding; the last pixels may reach beyond the
-        slide. On glass too: nothing in it is NaN. Its ``model`` is `refined_key`.
+        slide. On glass too, as the paper's: nothing in it is NaN. Outlines are cut at the tissue,
+        and calibration is measured within it. Its ``model`` is `refined_key`.
 
     Raises
     ------

@@ -117,6 +117,27 @@ def test_calibration_is_of_what_was_predicted_and_of_probabilities_alone() -> No
     assert plain.metrics["dice"] == own.metrics["dice"]
 
 
+def test_an_answer_on_glass_does_not_flatter_the_calibration() -> None:
+    """Two maps of the same faults in the tissue, of which one is right on the glass, too."""
+    tissue = [shapely.box(0, 0, 400, 400)]  # the left half
+    truth = {"Tumor": shapely.box(0, 0, 40, 40)}
+    everywhere = block(slice(0, 10), slice(0, 10), 0.75)
+    in_tissue = everywhere.copy()
+    in_tissue[:, 50:] = np.nan
+
+    def ece(maps: NDArray[np.float32], tissue: list[shapely.Polygon] | None) -> float:
+        return measure(heatmap(maps), SIZE, truth, SETTINGS, tissue=tissue)["Tumor"].metrics["ece"]
+
+    assert ece(everywhere, None) == pytest.approx(ece(in_tissue, None) / 2)
+    assert ece(everywhere, tissue) == ece(in_tissue, tissue) == ece(in_tissue, None)
+    in_tissue[90:] = np.nan  # tissue that nothing was said of counts as without the class
+    assert ece(in_tissue, tissue) == ece(everywhere, tissue)
+    overlaps = [
+        measure(heatmap(everywhere), SIZE, truth, SETTINGS, tissue=own) for own in (None, tissue)
+    ]
+    assert overlaps[0]["Tumor"].metrics["dice"] == overlaps[1]["Tumor"].metrics["dice"]
+
+
 def test_each_class_is_measured_by_its_own_channel() -> None:
     left, right = block(slice(0, 100), slice(0, 50)), block(slice(0, 100), slice(50, 100))
     maps = heatmap(left, right, classes=("Stroma", "Tumor"))

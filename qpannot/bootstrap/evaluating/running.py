@@ -27,6 +27,7 @@ from qpannot.recipe import Recipe
 from qpannot.sampling import Opener, Part
 from qpannot.sampling.areas import resolve_areas
 from qpannot.slide import Slide
+from qpannot.tissue import detect_tissue
 
 logger = logging.getLogger(__name__)
 
@@ -118,10 +119,12 @@ def measure_designs(
     decisive = (
         {"mpp": settings.mpp, "threshold": settings.threshold, "bins": settings.calibration_bins},
         work.recipe.labels.model_dump(mode="json"),
+        work.recipe.tissue.model_dump(mode="json"),
     )
     called = labels(work.project.images)
     readable = [lesson for lesson in lessons if lesson.image.id in openers]
     found = Measurements()
+    tissues: dict[str, Sequence[BaseGeometry]] = {}
     tasks = [(design, lesson) for design in designs for lesson in readable]
     total = len(tasks)
     for done, (design, lesson) in enumerate(tasks):
@@ -140,12 +143,16 @@ def measure_designs(
             classes = store.measures(design.name, image.id, key)
             if classes is None:
                 truth, within = truth_of(lesson, work.recipe)
+                if image.id not in tissues and not design.is_baseline:
+                    with opener() as slide:
+                        tissues[image.id] = detect_tissue(slide, work.recipe.tissue)
                 classes = measure(
                     design.heatmap(image.id, opener, show),
                     size,
                     truth,
                     settings,
                     within=within,
+                    tissue=tissues.get(image.id),
                     is_probability=not design.is_baseline,
                 )
                 store.keep_measures(design.name, image.id, key, classes)

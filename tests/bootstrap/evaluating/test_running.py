@@ -174,7 +174,9 @@ def test_any_design_that_gives_heatmaps_is_measured_as_models_are(
     assert metrics["recall"] == pytest.approx(common / truth.area)
     assert metrics["precision"] == pytest.approx(common / (384 * 512))
     calibration = first.classes["Tumor"].reliability
-    assert calibration is not None and calibration.counts.sum() == 192 * 128
+    # of all 192 x 128 pixels those in the tissue, 640 x 384 µm
+    assert calibration is not None
+    assert calibration.counts.sum() == pytest.approx(160 * 96, rel=0.05)
 
 
 def test_a_slide_that_fails_is_named_and_the_others_go_on(
