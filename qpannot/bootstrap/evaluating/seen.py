@@ -77,13 +77,32 @@ def seen_by(model: Path, ledger: Ledger, names: Mapping[str, str]) -> dict[str, 
     parts: Mapping[str, str] | None = None
     if model.resolve() == ledger.model_folder(model.resolve().parent.name).resolve():
         parts = _parts_of(model.resolve().parent.name, ledger)
-    elif (record := _read(model.resolve().parent / RECORD)) is not None:
-        known = {key: own for key, own in record.slides.items() if names.get(key) == own.name}
-        if 2 * len(known) > len(record.slides):  # this project; others are numbered alike
-            known = {key: own for key, own in record.slides.items() if key in names}  # renamed
-        return {key: own.part for key, own in known.items() if own.part is not Part.TEST}
+    elif (recorded := seen_beside(model, names)) is not None:
+        return recorded
     known_parts = parts or {}
     return {key: Part(known_parts.get(key, Part.TRAIN)) for key in on_card}
+
+
+def seen_beside(model: Path, names: Mapping[str, str]) -> dict[str, Part] | None:
+    """Return what the record beside a model says that it knows slides from, earlier models' too.
+
+    Parameters
+    ----------
+    model, names
+        As for `seen_by`.
+
+    Returns
+    -------
+    dict or None
+        By image ID; ``None`` where there is no record.
+    """
+    record = _read(model.resolve().parent / RECORD)
+    if record is None:
+        return None
+    known = {key: own for key, own in record.slides.items() if names.get(key) == own.name}
+    if 2 * len(known) > len(record.slides):  # this project; others are numbered alike
+        known = {key: own for key, own in record.slides.items() if key in names}  # renamed
+    return {key: own.part for key, own in known.items() if own.part is not Part.TEST}
 
 
 def _parts_of(name: str, ledger: Ledger) -> Mapping[str, str] | None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from qpannot.bootstrap.evaluating.seen import keep_seen
+from qpannot.bootstrap.evaluating.seen import keep_seen, seen_beside
 from qpannot.bootstrap.learning import shown
 from qpannot.bootstrap.ledger import Ledger
 from qpannot.bootstrap.predicting import heatmaps_of, openers_of, patch_network, refined_of
@@ -21,7 +21,7 @@ from qpannot.geometry import Mpp
 from qpannot.heatmap import load_heatmap
 from qpannot.models import Bundle
 from qpannot.models.refinement import load_refinement
-from qpannot.qupath import Project
+from qpannot.qupath import Project, ProjectImage
 from qpannot.recipe import Recipe
 from qpannot.sampling import Opener, Part, split_slides, with_their_patients
 from qpannot.sampling.whole import StoredSlide, stored_whole
@@ -111,7 +111,7 @@ def train_refinement_alone(
     own = dict.fromkeys(roles.teach, Part.TRAIN) | dict.fromkeys(roles.choose, Part.VALIDATION)
     keep_seen(folder, own, names, {})
     network = load_refinement(trained.trained.bundle)
-    fitted = slides_fitted(bundle, ledger.parts())
+    fitted = slides_fitted(bundle, ledger.parts(), project.images)
     unreadable = {image.id for image, _ in prepared.failed}
     readable = [lesson for lesson in lessons if lesson.image.id not in unreadable]
     judged = judged_of(work, readable, {*fitted, *roles.teach})
@@ -185,7 +185,7 @@ def prepare(
         There are no slides to learn from, or none to choose by.
     """
     kept_parts = work.ledger.parts()
-    fitted = slides_fitted(bundle, kept_parts)
+    fitted = slides_fitted(bundle, kept_parts, work.project.images)
     openers, failed = openers_of(work, [lesson.image for lesson in lessons])
     left = {lesson.image.id: lesson for lesson in lessons if lesson.image.id in openers}
     found: dict[str, StoredSlide] = {}
@@ -220,20 +220,27 @@ def judged_of(work: Work, lessons: Sequence[Lesson], taught: Collection[str]) ->
     return [lesson for lesson in lessons if lesson.image.id not in known]
 
 
-def slides_fitted(bundle: Bundle | None, parts: Mapping[str, str]) -> frozenset[str]:
-    """Return the slides whose patches a patch network learned from.
+def slides_fitted(
+    bundle: Bundle | None, parts: Mapping[str, str], images: Iterable[ProjectImage]
+) -> frozenset[str]:
+    """Return the slides whose patches a patch network learned from, or one it was gone on from.
 
     Parameters
     ----------
     parts
         What the loop used slides for: where the model does not say by which of its slides only
         its best epoch was chosen.
+    images
+        Of the project.
     """
     if bundle is None:
         return frozenset()
     card = bundle.card
     chose = card.chosen_by or [key for key in card.slides if parts.get(key) == Part.VALIDATION]
-    return frozenset(card.slides).difference(chose)
+    # the card is of the last training alone
+    seen = seen_beside(bundle.folder, {image.id: image.name for image in images}) or {}
+    before = {key for key, part in seen.items() if part is Part.TRAIN}
+    return frozenset(card.slides).difference(chose) | before
 
 
 def slides_of(
