@@ -15,7 +15,7 @@ from qpannot.evaluation.boundary import boundary_distances
 from qpannot.evaluation.metrics import PixelGrid, Reliability, pixel_overlap, reliability
 from qpannot.geometry import Mpp, Size
 from qpannot.heatmap import Heatmap
-from qpannot.recipe.settings import EvaluationSettings
+from qpannot.recipe.comparing import EvaluationSettings
 from qpannot.vectorize import polygons_of
 
 METRICS = ("recall", "precision", "dice", "iou", "hd95_um", "distance_um", "ece")

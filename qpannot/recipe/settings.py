@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field
+
+from qpannot.recipe.comparing import AblationSettings, EvaluationSettings
+from qpannot.recipe.refining import RefinementSettings
+from qpannot.recipe.section import Section
 
 ColorTriple = tuple[
     Annotated[int, Field(ge=0, le=255)],
@@ -14,11 +17,7 @@ ColorTriple = tuple[
 ]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class TissueSettings(_Section):
+class TissueSettings(Section):
     """AN1: how tissue is told from glass.
 
     The names and meanings are those of QuPath 0.6 ``SimpleTissueDetection2``, the numbers those of
@@ -57,7 +56,7 @@ class TissueSettings(_Section):
     otsu_size_px: int = Field(default=1024, ge=16, le=8192)
 
 
-class ProposalSettings(_Section):
+class ProposalSettings(Section):
     """How a proposal looks in QuPath."""
 
     class_name: str = Field(default="Tumor", min_length=1)
@@ -72,7 +71,7 @@ class ProposalSettings(_Section):
     annotation refuses the brush."""
 
 
-class RoundSettings(_Section):
+class RoundSettings(Section):
     """How large a round is, and when the next begins."""
 
     slides: int | None = Field(default=None, ge=1)
@@ -89,7 +88,7 @@ class RoundSettings(_Section):
     """Slides of which ``entropy`` makes heatmaps to choose from, drawn at random; ``null``: all."""
 
 
-class PatchSettings(_Section):
+class PatchSettings(Section):
     """The patches a network sees (H2G-Net sec. 2.2)."""
 
     size_px: int = Field(default=256, ge=16)
@@ -100,7 +99,7 @@ class PatchSettings(_Section):
     """From one patch to the next; ``null``: they do not overlap."""
 
 
-class LabelSettings(_Section):
+class LabelSettings(Section):
     """What a patch is called, from the annotations (H2G-Net sec. 2.2)."""
 
     classes: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
@@ -130,7 +129,7 @@ class LabelSettings(_Section):
     """A patch with more than this part of it in ``Ignore*`` is left out."""
 
 
-class SamplingSettings(_Section):
+class SamplingSettings(Section):
     """How the patches of a batch are drawn: each level uniformly, one after the other."""
 
     levels: tuple[str, ...] = ("grade", "slide", "class")
@@ -138,7 +137,7 @@ class SamplingSettings(_Section):
     own. The patch comes last."""
 
 
-class SplitSettings(_Section):
+class SplitSettings(Section):
     """Which slides teach, which choose the model, and which judge it (H2G-Net sec. 3.1)."""
 
     train: float = Field(default=0.70, gt=0, le=1)
@@ -148,7 +147,7 @@ class SplitSettings(_Section):
     """Metadata key of what must not be divided; slides without it stand for themselves."""
 
 
-class NetworkSettings(_Section):
+class NetworkSettings(Section):
     """The patch network (H2G-Net sec. 2.2)."""
 
     encoder: str = "mobilenet_v2"
@@ -161,7 +160,7 @@ class NetworkSettings(_Section):
     dropout: float = Field(default=0.5, ge=0, lt=1)
 
 
-class AugmentationSettings(_Section):
+class AugmentationSettings(Section):
     """Changes of training patches, each made with the same probability (H2G-Net sec. 2.2)."""
 
     probability: float = Field(default=0.5, ge=0, le=1)
@@ -181,7 +180,7 @@ class AugmentationSettings(_Section):
     laboratories than those that teach."""
 
 
-class ClusterSettings(_Section):
+class ClusterSettings(Section):
     """How the patches are clustered for the cluster-weighted loss (H2G-Net sec. 2.2)."""
 
     batches: int = Field(default=100, ge=1)
@@ -194,7 +193,7 @@ class ClusterSettings(_Section):
     """Of the VGG-16 whose features are clustered: ``imagenet``, a file, or ``null``."""
 
 
-class TrainingSettings(_Section):
+class TrainingSettings(Section):
     """How the patch network is trained (H2G-Net sec. 2.2)."""
 
     learning_rate: float = Field(default=1e-4, gt=0)
@@ -226,7 +225,7 @@ class TrainingSettings(_Section):
     seed: int = 0
 
 
-class HeatmapSettings(_Section):
+class HeatmapSettings(Section):
     """How the network runs over a slide."""
 
     stride_px: int | None = Field(default=None, ge=1)
@@ -235,72 +234,7 @@ class HeatmapSettings(_Section):
     batch_size: int = Field(default=64, ge=1)
 
 
-class RefinementAugmentationSettings(_Section):
-    """Changes of whole slides, each made with the same probability (H2G-Net sec. 3.2)."""
-
-    probability: float = Field(default=0.5, ge=0, le=1)
-    flip: bool = True
-    rotate: bool = True
-    """By multiples of 90 degrees, without loss."""
-
-    zoom: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.8, 1.2)
-    """Range of the factor; above 1 the middle of the slide fills the image."""
-
-    stain_sigma: float = Field(default=0.1, ge=0, lt=1)
-    """How much of each stain there is (Macenko) is multiplied by 1 ± this, and moved by ± this."""
-
-
-class RefinementSettings(_Section):
-    """The network that refines a heatmap with the slide, small as a whole (H2G-Net sec. 2.6)."""
-
-    enabled: bool = False
-    """Whether the loop trains one, and proposes from what it refined."""
-
-    design: str = Field(default="unet", min_length=1)
-    """``unet``, ``agunet``, ``dagunet``, ``doubleunet``, or any network of
-    segmentation-models-pytorch as ``smp:decoder/encoder``."""
-
-    size_px: int = Field(default=1024, ge=16)
-    """Width and height of the image that a slide becomes."""
-
-    use_heatmap: bool = True
-    """``False``: from the slide alone, three channels (the paper's UNet-LR)."""
-
-    fit: Literal["pad", "stretch"] = "pad"
-    """``pad``: a slide keeps its shape, and white fills the square, of which nothing is learned.
-    ``stretch``: the paper's plain resize, which distorts what is not square."""
-
-    train_after: int = Field(default=10, ge=2)
-    """Reviewed slides from which on it is trained at all."""
-
-    protocol: Literal["held_out", "paper"] = "held_out"
-    """Whose heatmaps it learns from. ``held_out``: slides the patch network was not fitted to,
-    whose heatmaps are as good as those of new slides; where they are fewer than ``train_after``,
-    as ``paper``. ``paper``: the slides the patch network was fitted to, whose heatmaps are
-    better than any it will refine."""
-
-    learning_rate: float = Field(default=1e-3, gt=0)
-    batch_size: int = Field(default=4, ge=1)
-    accumulate: int = Field(default=6, ge=1)
-    """Batches whose gradients make one step."""
-
-    epochs: int = Field(default=1000, ge=1)
-    patience: int | None = Field(default=100, ge=1)
-    """Epochs without a better validation loss after which to stop; ``null``: never."""
-
-    augmentation: RefinementAugmentationSettings = RefinementAugmentationSettings()
-
-    precision: Literal["auto", "32", "16-mixed", "bf16-mixed"] = "auto"
-    """``auto``: 16-mixed on a GPU, 32 elsewhere."""
-
-    workers: int | None = Field(default=None, ge=0)
-    """Processes that prepare slides, besides the one that calculates; ``null``: as for
-    ``training.workers``."""
-
-    seed: int = 0
-
-
-class OutlineSettings(_Section):
+class OutlineSettings(Section):
     """How a heatmap becomes annotations (AN2)."""
 
     threshold: float = Field(default=0.5, gt=0, lt=1)
@@ -325,81 +259,7 @@ class OutlineSettings(_Section):
     """An annotation of more is divided."""
 
 
-class EvaluationSettings(_Section):
-    """How predictions are compared with annotations (H2G-Net sec. 3.3)."""
-
-    mpp: float = Field(default=4.0, gt=0)
-    """Micrometres per pixel at which is compared. 4 is finer than a heatmap's pixel and than a hand
-    draws, and a whole slide still fits into memory; as annotations count by the part of a pixel
-    they cover, finer pixels change little."""
-
-    threshold: float = Field(default=0.5, gt=0, lt=1)
-    """A pixel is of a class from this probability on."""
-
-    calibration_bins: int = Field(default=15, ge=1)
-    """Of equal width; 15 are Guo et al.'s (ICML 2017)."""
-
-    confidence: float = Field(default=0.95, gt=0, lt=1)
-    """Of the intervals of means."""
-
-    resamples: int = Field(default=10_000, ge=1)
-    """How often slides are drawn for an interval, whole patients (``split.by``) at a time."""
-
-    groups: tuple[str, ...] = ("grade",)
-    """Keys of image metadata by which results are told apart, where slides have them."""
-
-    seed: int = 0
-    """Of the draws for intervals."""
-
-
-class DesignSettings(_Section):
-    """One of the designs that an ablation study compares (H2G-Net sec. 3.2)."""
-
-    name: str = Field(min_length=1)
-    numeral: str = ""
-    """What the paper's tables put in front of the name; ``--design`` takes it as well."""
-
-    stage: Literal["threshold", "patch", "refinement"]
-    """``threshold``: the tissue, untrained; ``patch``: a patch network; ``refinement``: a network
-    that sees the slide small as a whole, and with ``refinement.use_heatmap`` the heatmap of a patch
-    network."""
-
-    patch: str | None = None
-    """Name of the patch design whose heatmaps are refined. That is trained once, however many
-    designs refine what it finds."""
-
-    set: tuple[str, ...] = ()
-    """In what the design differs from the recipe, each as ``key=value``, as for ``--set``."""
-
-    @model_validator(mode="after")
-    def _only_refinement_refines(self) -> Self:
-        if self.patch and self.stage != "refinement":
-            raise ValueError(f"{self.name} is no refinement, and takes no heatmap of {self.patch}")
-        return self
-
-
-class AblationSettings(_Section):
-    """The designs that are trained on one split and compared (``qpannot ablation``)."""
-
-    designs: tuple[DesignSettings, ...] = ()
-    """None: the nine of the paper, which the recipe ``ablation`` has."""
-
-    @model_validator(mode="after")
-    def _names_are_clear(self) -> Self:
-        named = [each.name for each in self.designs] + [
-            each.numeral for each in self.designs if each.numeral
-        ]
-        counts = Counter(name.casefold() for name in named)
-        if twice := [name for name in dict.fromkeys(named) if counts[name.casefold()] > 1]:
-            raise ValueError(f"several designs are called {', '.join(twice)}")
-        patches = {each.name for each in self.designs if each.stage == "patch"}
-        for each in self.designs:
-            if each.patch and each.patch not in patches:
-                raise ValueError(f"{each.name} refines {each.patch}, which is no patch design")
-        return self
-
-
-class Recipe(_Section):
+class Recipe(Section):
     """A whole recipe."""
 
     name: str = "h2gnet"

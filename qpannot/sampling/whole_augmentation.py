@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from qpannot.recipe.settings import RefinementAugmentationSettings
+from qpannot.recipe.refining import RefinementAugmentationSettings
 from qpannot.sampling.frame import resampled
 from qpannot.sampling.stains import Stains, restained
 from qpannot.sampling.whole import UNKNOWN, WHITE, Image, Labels, WholeSlide

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from qpannot.recipe.settings import RefinementAugmentationSettings
+from qpannot.recipe.refining import RefinementAugmentationSettings
 from qpannot.sampling.loading import PREFETCHED, leave_interrupts, unchanged, worker_context
 from qpannot.sampling.stains import Stains, find_stains
 from qpannot.sampling.tree import Stream, rng_of

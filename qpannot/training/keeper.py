@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from qpannot.errors import QpannotError
-from qpannot.recipe.settings import RefinementSettings, TrainingSettings
+from qpannot.recipe.refining import RefinementSettings
+from qpannot.recipe.settings import TrainingSettings
 from qpannot.torchvision_import import import_torchvision
 from qpannot.training.checkpoints import LAST, MIDDLE, Kept, add_own, own_of
 from qpannot.training.curves import Row, TensorBoard, best_of, write_curves

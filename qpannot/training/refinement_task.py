@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from qpannot.models.refinement import RefinementNetwork, refinement_loss
-from qpannot.recipe.settings import RefinementSettings
+from qpannot.recipe.refining import RefinementSettings
 from qpannot.sampling.whole import StoredSlide
 from qpannot.sampling.whole_loading import SlideBatch, SlideSampler, slide_loader
 from qpannot.torchvision_import import import_torchvision

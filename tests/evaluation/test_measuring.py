@@ -11,7 +11,7 @@ from qpannot.affine import Affine
 from qpannot.evaluation.measuring import ClassMeasures, mean_of_classes, measure, predicted_area
 from qpannot.geometry import Mpp, Size
 from qpannot.heatmap import Heatmap
-from qpannot.recipe.settings import EvaluationSettings
+from qpannot.recipe.comparing import EvaluationSettings
 
 SIZE = Size(800, 400)
 MPP = Mpp(0.5, 1.0)

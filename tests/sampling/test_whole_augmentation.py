@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from qpannot.recipe.settings import RefinementAugmentationSettings
+from qpannot.recipe.refining import RefinementAugmentationSettings
 from qpannot.sampling.stains import find_stains
 from qpannot.sampling.whole import UNKNOWN, WholeSlide
 from qpannot.sampling.whole_augmentation import augmented_whole, zoomed

@@ -14,7 +14,7 @@ from qpannot.models import build_encoder, patch_network
 from qpannot.models.clusters import ENCODER
 from qpannot.models.refinement import refinement_network
 from qpannot.recipe import Recipe, change_recipe
-from qpannot.recipe.settings import DesignSettings
+from qpannot.recipe.comparing import DesignSettings
 from qpannot.sampling import class_names
 from qpannot.training.processes import find_place
 
