@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
-from importlib.resources import files
 from itertools import groupby
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined, Template
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
 from qpannot.bootstrap.charts import Curve, RoundScore, SlideScore, curve_chart, score_chart
 from qpannot.bootstrap.corrections import Change
+from qpannot.bootstrap.pages import page
 from qpannot.bootstrap.refinement.telling import RefinedReport
 from qpannot.geometry import Size
 from qpannot.pictures import AFTER_COLOR, BEFORE_COLOR, compared, small_png
@@ -180,7 +177,7 @@ def render_report(report: RoundReport) -> str:
     ]
     panels = groupby(sorted(curves, key=lambda each: each.panel), key=lambda each: each.panel)
     measured = any(score.slides for score in report.scores)
-    return _template().render(
+    return page("report.html.j2").render(
         report=report,
         corrections=corrections,
         comparisons=[row for row in corrections if row.picture][:PICTURES],
@@ -221,15 +218,3 @@ def comparison_picture(
         The area of each class.
     """
     return small_png(compared(overview, full_size, proposal, correction))
-
-
-@cache
-def _template() -> Template:
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["png"] = lambda png: (
-        "data:image/png;base64," + base64.b64encode(png).decode("ascii")
-    )
-    text = files("qpannot.bootstrap").joinpath("report.html.j2").read_text(encoding="utf-8")
-    return environment.from_string(text)

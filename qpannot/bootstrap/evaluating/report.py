@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 
-from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from qpannot.bootstrap.evaluating.evaluation import Evaluation
+from qpannot.bootstrap.pages import page
 from qpannot.evaluation.tables import Table
 from qpannot.evaluation.typesetting import NOTHING, shown
 from qpannot.pictures import AFTER_COLOR, BEFORE_COLOR
@@ -56,7 +53,7 @@ def render(
     date
         When it was made.
     """
-    return _template().render(
+    return page("evaluating/report.html.j2").render(
         evaluation=evaluation,
         tables=tables,
         figures=figures,
@@ -67,22 +64,10 @@ def render(
         after_color=AFTER_COLOR,
         settings=evaluation.recipe.evaluation,
         date=date,
+        shown=shown,
     )
 
 
 def number(value: float, decimals: int = 3) -> str:
     """Return a metric of one slide as it is shown."""
     return NOTHING if value != value else f"{value:.{decimals}f}"
-
-
-@cache
-def _template() -> Template:
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["png"] = lambda png: (
-        "data:image/png;base64," + base64.b64encode(png).decode("ascii")
-    )
-    environment.filters["cell"] = shown
-    text = files("qpannot.bootstrap.evaluating").joinpath("report.html.j2")
-    return environment.from_string(text.read_text(encoding="utf-8"))
