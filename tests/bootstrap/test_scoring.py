@@ -5,17 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import shapely
 from shapely import box
 
+from qpannot.affine import Affine
 from qpannot.bootstrap.areas import areas_by_class
 from qpannot.bootstrap.records import Score
-from qpannot.bootstrap.scoring import mean_dice, score
+from qpannot.bootstrap.scoring import mean_dice, outlines_in, score
 from qpannot.bootstrap.truth import Lesson
+from qpannot.heatmap import Heatmap
+from qpannot.linking import open_image
 from qpannot.qupath import Annotation, PathClass
 from qpannot.qupath.proposals import Origin, make_proposal
-from qpannot.recipe import Recipe
+from qpannot.recipe import Recipe, load_recipe
+from qpannot.tissue import detect_tissue
 from qpannot.vectorize import Outline
 
 TUMOR = Recipe()
@@ -133,3 +138,21 @@ def test_areas_of_a_class_are_united_and_marks_are_left_out() -> None:
         ]
     )
     assert {name: area.area for name, area in areas.items()} == {"Tumor": 150, "Stroma": 50}
+
+
+def test_outlines_of_a_map_that_answers_on_glass_too_end_at_the_tissue(
+    proposed_study: Any,
+) -> None:
+    """As a refined one does; this one says tumour everywhere."""
+    recipe = load_recipe(proposed_study.recipe)
+    with proposed_study.open() as project:
+        (image,) = (each for each in project.images if each.name == "a.tif")
+        with open_image(image) as slide:
+            everywhere = np.zeros((8, 12, 2), np.float32)
+            everywhere[..., 1] = 0.9
+            maps = Heatmap(everywhere, ("Non-tumor", "Tumor"), Affine(64, 64), slide.mpp)
+            outlines = outlines_in(maps, slide, recipe)
+            tissue = detect_tissue(slide, recipe.tissue)
+    covered = shapely.union_all([each.polygon for each in outlines])
+    assert covered.area == pytest.approx(shapely.union_all(tissue).area, rel=0.01)
+    assert covered.area < 0.7 * 768 * 512
