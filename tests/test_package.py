@@ -19,6 +19,7 @@ LEVELS = (
     {"models", "sampling"},
     {"training", "inference", "evaluation"},
     {"demo", "bootstrap", "exchange"},
+    {"review"},
     {"cli"},
     {"__main__"},
 )

@@ -21,6 +21,7 @@ from qpannot.cli import (
     network,
     projects,
     qupath,
+    review,
     snapshots,
 )
 from qpannot.cli.helping import plain_help
@@ -35,6 +36,7 @@ EXAMPLES = """
   qpannot init slides/*.svs -o study     make a QuPath project of slides
   qpannot bootstrap study                propose annotations; again after each
                                          correction
+  qpannot review study                   correct them in napari, or do so in QuPath
   qpannot status study --pictures look   see where every slide stands
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done with some slides skipped (and named).
@@ -69,6 +71,7 @@ app.command("init")(projects.init)
 app.command("bootstrap")(loop.bootstrap)
 app.command("status")(loop.status)
 app.command("approve")(loop.approve)
+app.command("review")(review.review)
 app.command("train")(network.train)
 app.command("predict")(network.predict)
 app.command("evaluate")(evaluation.evaluate)

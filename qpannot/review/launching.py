@@ -1,0 +1,129 @@
+"""Starting napari for a review: what it needs, and how it ends."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from qpannot.errors import QpannotError
+
+if TYPE_CHECKING:
+    from qpannot.review.session import Session
+
+IN_QUPATH = "or correct the proposals in QuPath instead"
+
+DISPLAY_TRIAL = """
+from qtpy.QtGui import QGuiApplication, QOpenGLContext
+application = QGuiApplication([])
+raise SystemExit(0 if QOpenGLContext().create() else "OpenGL cannot be used here.")
+"""
+"""Run by itself: without a screen Qt ends the whole process."""
+
+TRIAL_S = 60
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a review in a window ended.
+
+    Parameters
+    ----------
+    lines
+        What to tell the person.
+    exit_code
+        0, or that of a process ended by a signal.
+    """
+
+    lines: tuple[str, ...]
+    exit_code: int
+
+
+def check_napari() -> None:
+    """Refuse to go on without napari.
+
+    Raises
+    ------
+    QpannotError
+        It is not installed, or without Qt.
+    """
+    for package, what in (("napari", "napari"), ("qtpy", "Qt")):
+        if importlib.util.find_spec(package) is None:
+            raise QpannotError(
+                f"A review needs {what}, which is not installed in {sys.prefix}.",
+                hint=f'pip install "qpannot[review]", {IN_QUPATH}.',
+            )
+
+
+def check_display() -> None:
+    """Refuse to go on without a screen that windows can be drawn on.
+
+    Raises
+    ------
+    QpannotError
+        Qt finds none, or lacks a library for it, or OpenGL.
+    """
+    if sys.platform != "linux":
+        return  # others have one, or nobody is there to start this
+    if not (
+        os.environ.get("DISPLAY")
+        or os.environ.get("WAYLAND_DISPLAY")
+        or os.environ.get("QT_QPA_PLATFORM")
+    ):
+        raise QpannotError(
+            "There is no screen here: neither DISPLAY nor WAYLAND_DISPLAY is set.",
+            hint="On a machine far away, log in with 'ssh -X' or use a remote desktop; copy the "
+            f"project and its slides here; {IN_QUPATH}.",
+        )
+    try:
+        tried = subprocess.run(
+            [sys.executable, "-c", DISPLAY_TRIAL],
+            capture_output=True,
+            text=True,
+            timeout=TRIAL_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return  # slow is not broken
+    if tried.returncode:
+        said = [line for line in tried.stderr.splitlines() if line.strip()]
+        raise QpannotError(
+            f"No window can be opened here: {said[0] if said else 'Qt ended without a word'}",
+            hint="Check that the screen can be reached (DISPLAY) and what Qt needs: on Debian and "
+            "Ubuntu the packages libxcb-cursor0 libxcb-icccm4 libxcb-keysyms1 libopengl0 libgl1 "
+            f"libegl1; {IN_QUPATH}.",
+        )
+
+
+def run(session: Session) -> Ended:
+    """Review in a new napari window until it is closed, or the process is asked to end."""
+    import napari
+
+    from qpannot.review.viewer import ReviewWindow
+
+    viewer = napari.Viewer(title="qpannot")
+    window = ReviewWindow(viewer, session)
+    viewer.window.add_dock_widget(window.panel, name="qpannot review", area="right")
+    signals: list[int] = []
+
+    def end(number: int, frame: object) -> None:
+        signals.append(number)
+        viewer.close()
+
+    before = {each: signal.signal(each, end) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        window.start()
+        napari.run()
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+        unsaved = window.unsaved
+        window.close()
+    lines = [f"{name}: changes are kept and not yet in the project." for name in unsaved]
+    if unsaved:
+        lines.append("Run the same command again to go on with them.")
+    return Ended(tuple(lines), 128 + signals[0] if signals else 0)
