@@ -57,6 +57,7 @@ def examine(folder: Path) -> Iterator[Finding]:
         _torchvision,
         _gpu,
         _openvino,
+        _napari,
         lambda: _disk(folder),
     ]
     for check in checks:
@@ -154,6 +155,19 @@ def _openvino() -> Finding:
         return Finding("OpenVINO", "ok", version("openvino"))
     except PackageNotFoundError:
         return Finding("OpenVINO", "ok", "installed")
+
+
+def _napari() -> Finding:
+    try:
+        return Finding("napari", "ok", version("napari"))
+    except PackageNotFoundError:
+        return Finding(
+            "napari",
+            "absent",
+            "not installed",
+            "'qpannot review' does not work; correct proposals in QuPath, or "
+            'pip install "qpannot[review]"',
+        )
 
 
 def _disk(folder: Path) -> Finding:

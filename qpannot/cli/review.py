@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from qpannot.cli.common import BackendOption, ProjectArgument, select_images
+from qpannot.cli.common import BackendOption, MppOption, ProjectArgument, parse_mpp, select_images
 
 
 def review(
@@ -21,6 +21,14 @@ def review(
         bool,
         typer.Option("--second-reader", help="Read what was reviewed, and approve it."),
     ] = False,
+    independent: Annotated[
+        bool,
+        typer.Option(
+            "--independent",
+            help="Draw alone, under the name --by, beside what others draw on the same slides.",
+        ),
+    ] = False,
+    mpp: MppOption = None,
     backend: BackendOption = "auto",
 ) -> None:
     """Review slides in napari, those first that the loop wants first.
@@ -42,25 +50,37 @@ def review(
       qpannot review study --image 'case-1*' --by AB
 
       qpannot review study --second-reader --by CD
+
+      qpannot review study --independent --by EF
     """
-    from qpannot.console import counted, say, show_next
+    from qpannot.console import counted, say, show_next, stages
     from qpannot.qupath import open_project
     from qpannot.review.launching import check_display, check_napari, run
 
     check_napari()
+    resolution = parse_mpp(mpp)
     with open_project(project, "r+", backend) as opened:  # type: ignore[arg-type]
         from qpannot.review.session import Session
 
         only = [image.id for image in select_images(opened, images)] if images else None
-        session = Session(opened, by=by, second_reader=second_reader, images=only)
+        with stages(quiet=("Looking",)) as each:
+            session = Session(
+                opened,
+                by=by,
+                second_reader=second_reader,
+                independent=independent,
+                images=only,
+                mpp=resolution,
+                each=each,
+            )
         for image, why in session.left_out:
             say(f"Left out {image.name}: {why}")
-        if not session.queue or (only is None and all(item.done for item in session.queue)):
+        if not session.queue or (only is None and not session.waiting):
             say("No slide waits.")
             show_next([f"qpannot status {project}  shows where every slide stands"])
             return
         check_display()
-        say(f"{counted(len(session.queue), 'slide')} to review. napari starts ...")
+        say(f"{counted(session.waiting, 'slide')} to review. napari starts ...")
         ended = run(session)
         for line in ended.lines:
             say(line)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from qpannot.errors import QpannotError
 from qpannot.geometry import Region, Size
 from qpannot.review.layers import SlideLayers
 from qpannot.review.panel import TOOLS, Panel
@@ -42,13 +43,27 @@ class Easel:
         self._pixel = 1.0
         self._followed: Labels | None = None
 
+    @property
+    def labels(self) -> Labels:
+        """The layer that is painted on.
+
+        Raises
+        ------
+        QpannotError
+            It was taken away, as a person can in napari's list of layers.
+        """
+        if (labels := self._layers.labels) is None:
+            raise QpannotError(
+                "The layer to paint on is gone.", hint="Press W to have it again; nothing is lost."
+            )
+        return labels
+
     def put(self, opened: Opened) -> None:
         """Put a slide's canvas on, as it is now; tool, class and look stay as they were."""
         self._layers.show_canvas(opened.labels, opened.canvas, opened.classes)
         self._n_classes = len(opened.classes)
         self._pixel = opened.canvas.downsample * self._layers.world.scale[1]
-        labels = self._layers.labels
-        assert labels is not None
+        labels = self.labels
         if labels is not self._followed:
             self._followed = labels
             labels.mode = "paint"
@@ -71,11 +86,10 @@ class Easel:
 
     def choose_class(self, index: int) -> None:
         """Paint a class."""
-        labels = self._layers.labels
-        if labels is None or index >= self._n_classes:
+        if index >= self._n_classes:
             return
-        labels.selected_label = index + 1
-        if labels.mode in NOT_PAINTING:
+        self.labels.selected_label = index + 1
+        if self.labels.mode in NOT_PAINTING:
             self.paint()
 
     def paint(self) -> None:
@@ -100,37 +114,32 @@ class Easel:
 
     def smaller_brush(self) -> None:
         """Make the brush smaller."""
-        if (labels := self._layers.labels) is not None:
-            size = labels.brush_size
-            labels.brush_size = max(1, min(size - 1, round(size / BRUSH_STEP)))
+        size = self.labels.brush_size
+        self.labels.brush_size = max(1, min(size - 1, round(size / BRUSH_STEP)))
 
     def larger_brush(self) -> None:
         """Make the brush larger."""
-        if (labels := self._layers.labels) is not None:
-            size = labels.brush_size
-            labels.brush_size = max(size + 1, round(size * BRUSH_STEP))
+        size = self.labels.brush_size
+        self.labels.brush_size = max(size + 1, round(size * BRUSH_STEP))
 
     def undo(self) -> None:
         """Undo the last stroke."""
-        if (labels := self._layers.labels) is not None:
-            labels.undo()
-            self._painted()
+        self.labels.undo()
+        self._painted()
 
     def redo(self) -> None:
         """Do it again."""
-        if (labels := self._layers.labels) is not None:
-            labels.redo()
-            self._painted()
+        self.labels.redo()
+        self._painted()
 
     def toggle_annotations(self) -> None:
         """Show or hide what is painted."""
-        if (labels := self._layers.labels) is not None:
-            labels.visible = not labels.visible
+        self.labels.visible = not self.labels.visible
 
     def toggle_outlines(self) -> None:
         """Show areas filled or by their outlines."""
-        if (labels := self._layers.labels) is not None:
-            labels.contour = 0 if labels.contour else self._on_canvas(OUTLINE_ON_SCREEN_PX)
+        on = self._on_canvas(OUTLINE_ON_SCREEN_PX)
+        self.labels.contour = 0 if self.labels.contour else on
 
     def seen(self, size: Size) -> Region | None:
         """Return what the view shows of a slide of a size; None where that is next to nothing."""
@@ -145,13 +154,13 @@ class Easel:
         return Region(left, top, right - left, bottom - top)
 
     def _take(self, tool: str) -> None:
-        if (labels := self._layers.labels) is not None:
-            self._viewer.layers.selection.active = labels
-            labels.mode = MODES[tool]
+        self._viewer.layers.selection.active = self.labels
+        self.labels.mode = MODES[tool]
 
     def _on_canvas(self, screen_px: float) -> int:
         """Return a length on the screen in pixels of the canvas, at least 1."""
-        return max(1, round(screen_px / (self._viewer.scene.camera.zoom * self._pixel)))
+        zoom: float = self._viewer.scene.camera.zoom
+        return max(1, round(screen_px / (zoom * self._pixel)))
 
     def _show_tool(self, event: object = None) -> None:
         if (labels := self._layers.labels) is not None:

@@ -103,6 +103,7 @@ def run(session: Session) -> Ended:
     """Review in a new napari window until it is closed, or the process is asked to end."""
     import napari
 
+    from qpannot.console import say
     from qpannot.review.viewer import ReviewWindow
 
     viewer = napari.Viewer(title="qpannot")
@@ -116,7 +117,8 @@ def run(session: Session) -> Ended:
 
     before = {each: signal.signal(each, end) for each in (signal.SIGINT, signal.SIGTERM)}
     try:
-        window.start()
+        window.start(None if session.waiting else session.queue[0].image.id)
+        say("The window is open; closing it ends the review.")
         napari.run()
     finally:
         for each, handler in before.items():

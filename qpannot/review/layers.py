@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import shapely
 from numpy.typing import NDArray
-from shapely.geometry.base import BaseGeometry
 
 from qpannot.affine import Affine
 from qpannot.geometry import Mpp, Region
@@ -17,6 +15,7 @@ from qpannot.heatmap import Heatmap
 from qpannot.heatmap.files import COLORS
 from qpannot.qupath import Annotation, PathClass
 from qpannot.qupath.annotation import Color
+from qpannot.review.outlines import Outlines
 
 if TYPE_CHECKING:
     from napari import Viewer
@@ -25,19 +24,14 @@ if TYPE_CHECKING:
     from qpannot.review.canvas import Canvas
     from qpannot.review.pyramid import Pyramid
 
-SLIDE, HEATMAP, CONTEXT, POINTS, FRAME, EDITED = (
+SLIDE, HEATMAP, CONTEXT, FRAME, EDITED = (
     "Slide",
     "Heatmap: ",
     "Other annotations",
-    "Points",
     "Editable area",
     "Annotations",
 )
 """Names of the layers, from the lowest up; a heatmap's is followed by its class."""
-
-UNCLASSIFIED: Color = (255, 255, 0)
-LINE_PX = 2.0
-"""Width of outlines in full-resolution pixels per pixel of the canvas that they lie beside."""
 
 HEATMAP_STOPS = (
     (0.19, 0.20, 0.60, 0.0),
@@ -146,7 +140,7 @@ class SlideLayers:
 
         world = World(mpp)
         for name in list(self._layers):
-            if world.unit != self.world.unit or name in (CONTEXT, POINTS):
+            if world.unit != self.world.unit or name == CONTEXT:
                 self._drop(name)
         self.world = world
         levels = list(pyramid.levels)
@@ -258,53 +252,22 @@ class SlideLayers:
         made.editable = False
         self._add(FRAME, made)
 
-    def show_context(self, annotations: Sequence[Annotation], pixel_px: float) -> None:
-        """Show annotations that are not edited here, as outlines.
+    def show_context(self, annotations: Sequence[Annotation], pyramid: Pyramid) -> None:
+        """Show annotations that are not edited here, as outlines."""
+        from napari.layers import Image
 
-        Parameters
-        ----------
-        pixel_px
-            How coarse they may be drawn, in full-resolution pixels: thousands of detailed outlines
-            would take a viewer minutes.
-        """
-        from napari.layers import Points, Shapes
-
-        lines, line_colors, dots, dot_colors = [], [], [], []
-        for annotation in annotations:
-            color = np.array((*_color(annotation), 255)) / 255
-            for part in _parts(annotation.geometry):
-                if part.geom_type == "Point":
-                    dots.append(shapely.get_coordinates(part))
-                    dot_colors.append(color)
-                    continue
-                rough = shapely.get_coordinates(part.simplify(pixel_px, preserve_topology=False))
-                kept = rough if len(rough) > 1 else shapely.get_coordinates(part)
-                lines.append(self.world.points(kept))
-                line_colors.append(color)
-        units = (self.world.unit, self.world.unit)
-        width = LINE_PX * pixel_px * self.world.scale[0]
-        if lines:
-            outlines = Shapes(
-                lines,
-                shape_type="path",
-                name=CONTEXT,
-                edge_color=line_colors,
-                edge_width=width,
-                units=units,
-            )
-            self._add(CONTEXT, outlines)
-        if dots:
-            points = Points(
-                self.world.points(np.concatenate(dots)),
-                name=POINTS,
-                face_color=dot_colors,
-                size=4 * width,
-                units=units,
-            )
-            self._add(POINTS, points)
-        for name in (CONTEXT, POINTS):
-            if (layer := self._present(name)) is not None:
-                layer.editable = False
+        if not annotations:
+            return
+        outlines = Outlines(annotations, [level.shape[:2] for level in pyramid.levels])
+        made = Image(
+            list(outlines.levels),
+            name=CONTEXT,
+            multiscale=True,
+            rgb=True,
+            blending="translucent",
+            **self.world.placed(),
+        )
+        self._add(CONTEXT, made)
 
     def clear(self) -> None:
         """Take all of them away."""
@@ -334,24 +297,5 @@ class SlideLayers:
 
 
 def _rank(name: str) -> int:
-    order = (SLIDE, HEATMAP, CONTEXT, POINTS, FRAME, EDITED)
+    order = (SLIDE, HEATMAP, CONTEXT, FRAME, EDITED)
     return next((i for i, each in enumerate(order) if name.startswith(each)), len(order))
-
-
-def _color(annotation: Annotation) -> Color:
-    by_class = annotation.path_class.color if annotation.path_class else None
-    return annotation.color or by_class or UNCLASSIFIED
-
-
-def _parts(geometry: BaseGeometry) -> Iterator[BaseGeometry]:
-    """Yield the rings, lines and points that a geometry is made of."""
-    if geometry.is_empty:
-        return
-    if geometry.geom_type == "Polygon":
-        yield geometry.exterior
-        yield from geometry.interiors
-    elif hasattr(geometry, "geoms"):
-        for part in geometry.geoms:
-            yield from _parts(part)
-    else:
-        yield geometry

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import napari  # by name: napari looks at what a command asks for
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QCheckBox,
@@ -25,9 +25,6 @@ from qpannot.qupath import open_project as open_qupath_project
 from qpannot.review.session import Session
 from qpannot.review.viewer import ReviewWindow
 
-if TYPE_CHECKING:
-    import napari
-
 NAME = "Review (qpannot)"
 
 
@@ -45,15 +42,16 @@ def open_project(viewer: napari.Viewer) -> ReviewWidget | None:
 class ReviewWidget(QWidget):  # type: ignore[misc]
     """Asks for a project, then is the panel of its review."""
 
-    def __init__(self, viewer: napari.Viewer) -> None:
+    def __init__(self, napari_viewer: napari.Viewer) -> None:
         super().__init__()
-        self._viewer = viewer
+        self._viewer = napari_viewer
         self._project: Project | None = None
         self.review: ReviewWindow | None = None
         self.path = QLineEdit()
         self.path.setPlaceholderText("project.qpproj, or its folder")
         self.by = QLineEdit()
         self.by.setPlaceholderText("may stay empty")
+        self.independent = QCheckBox("independent: draw beside others, under the reader's name")
         self.second_reader = QCheckBox("second reader: approve what was reviewed")
         self.message = QLabel("")
         self.message.setWordWrap(True)
@@ -69,12 +67,12 @@ class ReviewWidget(QWidget):  # type: ignore[misc]
         form.addRow("Reader", self.by)
         rows = QVBoxLayout(asked)
         rows.addLayout(form)
-        for each in (self.second_reader, start, self.message):
+        for each in (self.second_reader, self.independent, start, self.message):
             rows.addWidget(each)
         rows.addStretch(1)
         self._pages = QStackedLayout(self)
         self._pages.addWidget(asked)
-        viewer.window._qt_window.destroyed.connect(self.close_project)
+        napari_viewer.window._qt_window.destroyed.connect(self.close_project)
 
     def browse(self) -> bool:
         """Ask for the project's file; tell whether one was chosen."""
@@ -94,6 +92,7 @@ class ReviewWidget(QWidget):  # type: ignore[misc]
                 self._project,
                 by=self.by.text().strip(),
                 second_reader=self.second_reader.isChecked(),
+                independent=self.independent.isChecked(),
             )
         except QpannotError as error:
             self.message.setText(str(error))

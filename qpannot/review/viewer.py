@@ -9,6 +9,7 @@ from qtpy.QtCore import QObject, Qt, QTimer, Signal
 from qtpy.QtGui import QGuiApplication
 from qtpy.QtWidgets import QMessageBox
 
+from qpannot.console import counted
 from qpannot.errors import QpannotError
 from qpannot.heatmap import load_heatmap
 from qpannot.review.easel import Easel
@@ -54,7 +55,6 @@ class ReviewWindow(QObject):  # type: ignore[misc]
         self.layers = SlideLayers(viewer)
         self._bound: set[int] = set()
         self._pyramid: Pyramid | None = None
-        self._strokes = 0
         self._unsaved: dict[str, str] = {}
         self._is_closed = False
         self.panel = Panel(self.do, self._choose_class, second_reader=session.second_reader)
@@ -223,7 +223,7 @@ class ReviewWindow(QObject):  # type: ignore[misc]
         try:
             opened = way()
         except QpannotError:
-            if self.session.opened is not self.opened:  # that one was closed before
+            if self.session.current is not self.opened:  # that one was closed before
                 self.opened = None
                 self.layers.clear()
                 self._show_place()
@@ -235,7 +235,6 @@ class ReviewWindow(QObject):  # type: ignore[misc]
             self._show(opened, told)
 
     def _after(self, saved: Saved) -> None:
-        self._strokes = 0
         self.panel.tell(saved.message)
         if saved.is_redrawn:
             self._put_canvas()
@@ -245,7 +244,7 @@ class ReviewWindow(QObject):  # type: ignore[misc]
         messages = [told, *opened.messages]
         if self._pyramid:
             self._pyramid.close()
-        self.opened, self._strokes = opened, 0
+        self.opened = opened
         self._pyramid = Pyramid(
             opened.slide, changed=self._pixels_came.emit, failed=self._pixels_failed.emit
         )
@@ -259,7 +258,7 @@ class ReviewWindow(QObject):  # type: ignore[misc]
             messages.append(str(error))
         names = [path_class.name for path_class in opened.classes]
         self.layers.show_heatmap(heatmap, names)
-        self.layers.show_context(opened.context, opened.canvas.downsample)
+        self.layers.show_context(opened.context, self._pyramid)
         self._put_canvas()
         self.easel.choose_class(0)
         self.viewer.canvas.overlays.scale_bar.visible = True
@@ -287,7 +286,6 @@ class ReviewWindow(QObject):  # type: ignore[misc]
 
     def _painted(self) -> None:
         if self.opened is not None:
-            self._strokes += 1
             self.opened.changed()
             self._show_saved()
 
@@ -302,7 +300,7 @@ class ReviewWindow(QObject):  # type: ignore[misc]
 
     def _choose_class(self, index: int) -> None:
         self._touched()
-        self.easel.choose_class(index)
+        self._attempt(lambda: self.easel.choose_class(index))
 
     def _draw_soon(self) -> None:
         if not self._redraw.isActive():
@@ -346,8 +344,7 @@ class ReviewWindow(QObject):  # type: ignore[misc]
         elif not opened.is_changed:
             self.panel.show_saved("Saved in the project.", is_saved=True)
         else:
-            strokes = f"{self._strokes} stroke{'s' * (self._strokes != 1)}"
-            what = strokes if self._strokes else "Changes"
+            what = counted(opened.unsaved, "stroke") if opened.unsaved else "Changes"
             save = BY_NAME["save"].shown
             self.panel.show_saved(
                 f"{what} kept, not yet in the project ({save} saves).", is_saved=False

@@ -1,0 +1,154 @@
+"""Annotations that are looked at and not edited: outlines, drawn as they come into view.
+
+Thousands of outlines as shapes of napari take it seconds to show and slow it down for good. As an
+image that is drawn where a viewer looks, they cost what is seen of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+from shapely.geometry.base import BaseGeometry
+
+from qpannot.qupath import Annotation
+from qpannot.qupath.annotation import Color
+
+LINE_PX, DOT_PX = 3, 4
+"""Width of a line and radius of a point, in pixels of the level that is looked at."""
+
+UNCLASSIFIED: Color = (255, 255, 0)
+
+
+@dataclass(frozen=True)
+class OutlineLevel:
+    """One level of outlines, as much of an array as a viewer needs of it.
+
+    Parameters
+    ----------
+    index
+        Its downsample is ``2 ** index``.
+    shape
+        Height, width, and 4.
+    """
+
+    outlines: Outlines
+    index: int
+    shape: tuple[int, int, int]
+
+    ndim = 3
+    dtype = np.dtype(np.uint8)
+
+    @property
+    def size(self) -> int:
+        """How many values there are."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    def __getitem__(self, key: slice | tuple[slice, ...]) -> NDArray[np.uint8]:
+        """Return a rectangle of pixels (no steps), clear where nothing is."""
+        keys = key if isinstance(key, tuple) else (key,)
+        rows, columns, channels = (*keys, *[slice(None)] * (3 - len(keys)))
+        top, bottom, _ = rows.indices(self.shape[0])
+        left, right, _ = columns.indices(self.shape[1])
+        return self.outlines.draw(self.index, (top, bottom), (left, right))[..., channels]
+
+    def __array__(self, dtype: object = None, copy: bool | None = None) -> NDArray[np.uint8]:
+        return self[:]
+
+
+class Outlines:
+    """The outlines of annotations, in the colours QuPath gives them.
+
+    Parameters
+    ----------
+    annotations
+        Of one slide; of areas also the holes, lines and points too.
+    shapes
+        Height and width of the levels, each half the one before.
+    """
+
+    def __init__(
+        self, annotations: Sequence[Annotation], shapes: Sequence[tuple[int, int]]
+    ) -> None:
+        parts = [
+            (part, _color(annotation))
+            for annotation in annotations
+            for part in _parts(annotation.geometry)
+        ]
+        self._parts = np.array([part for part, _ in parts], object)
+        self._colors = [color for _, color in parts]
+        self._tree = shapely.STRtree(self._parts)
+        self._simple: dict[int, NDArray[Any]] = {}
+        self.levels = tuple(
+            OutlineLevel(self, index, (*shape, 4)) for index, shape in enumerate(shapes)
+        )
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def draw(
+        self, level: int, rows: tuple[int, int], columns: tuple[int, int]
+    ) -> NDArray[np.uint8]:
+        """Return a part of a level.
+
+        Parameters
+        ----------
+        rows, columns
+            First and one beyond the last, within the level.
+
+        Returns
+        -------
+        ndarray of uint8, shape [height, width, 4]
+            RGBA.
+        """
+        (top, bottom), (left, right) = rows, columns
+        image = Image.new("RGBA", (max(0, right - left), max(0, bottom - top)))
+        step = float(1 << level)
+        margin = DOT_PX + LINE_PX
+        box = shapely.box(
+            (left - margin) * step,
+            (top - margin) * step,
+            (right + margin) * step,
+            (bottom + margin) * step,
+        )
+        brush = ImageDraw.Draw(image)
+        for index in self._tree.query(box):
+            points = shapely.get_coordinates(self._at(level)[index]) / step - (left, top)
+            if len(points) == 1:
+                brush.circle(tuple(points[0]), DOT_PX, fill=self._colors[index])
+            else:
+                brush.line(points.ravel().tolist(), fill=self._colors[index], width=LINE_PX)
+        return np.asarray(image)
+
+    def _at(self, level: int) -> NDArray[Any]:
+        """Return the parts as exact as a level shows them."""
+        if level not in self._simple:
+            rough = shapely.simplify(self._parts, 0.5 * (1 << level), preserve_topology=False)
+            vanished = shapely.get_num_coordinates(rough) == 0
+            rough[vanished] = shapely.envelope(self._parts[vanished])
+            self._simple[level] = rough
+        return self._simple[level]
+
+
+def _color(annotation: Annotation) -> Color:
+    by_class = annotation.path_class.color if annotation.path_class else None
+    return annotation.color or by_class or UNCLASSIFIED
+
+
+def _parts(geometry: BaseGeometry) -> Iterator[BaseGeometry]:
+    """Yield the rings, lines and points that a geometry is made of."""
+    if geometry.is_empty:
+        return
+    if isinstance(geometry, shapely.Polygon):
+        yield geometry.exterior
+        yield from geometry.interiors
+    elif hasattr(geometry, "geoms"):
+        for part in geometry.geoms:
+            yield from _parts(part)
+    else:
+        yield geometry

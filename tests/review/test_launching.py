@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomllib
+
+import qpannot
+
+REPOSITORY = Path(qpannot.__file__).parents[1]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is always a screen")
+def test_without_a_screen_the_command_says_what_to_do(
+    proposed_study: Any, here: Callable[..., Any], no_display: None
+) -> None:
+    pytest.importorskip("napari")
+    ended = here("review", proposed_study.project)
+    assert ended.code == 1
+    assert "no screen" in ended.err
+    assert "ssh -X" in ended.err
+    assert "QuPath" in ended.err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is always a screen")
+def test_a_screen_that_cannot_be_reached_is_told_of_and_nothing_crashes(
+    proposed_study: Any,
+    here: Callable[..., Any],
+    no_display: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("napari")
+    monkeypatch.setenv("DISPLAY", ":12345")
+    ended = here("review", proposed_study.project)
+    assert ended.code == 1
+    assert "No window can be opened" in ended.err
+    assert "libxcb-cursor0" in ended.err
+
+
+def test_without_napari_the_command_says_how_to_get_it(tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        "class Gone:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'napari':\n"
+        "            raise ModuleNotFoundError(name)\n"
+        "import importlib.util as util\n"
+        "found = util.find_spec\n"
+        "util.find_spec = lambda name, package=None: None if name == 'napari' else found(name)\n"
+        "sys.argv = ['qpannot', 'review', sys.argv[1]]\n"
+        "from qpannot.cli import main\n"
+        "main()\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True
+    )
+    assert ended.returncode == 1
+    assert 'pip install "qpannot[review]"' in ended.stderr
+
+
+def test_an_image_that_is_not_there_is_wrong_usage(
+    proposed_study: Any, here: Callable[..., Any]
+) -> None:
+    pytest.importorskip("napari")
+    ended = here("review", proposed_study.project, "--image", "nothing")
+    assert ended.code == 2
+    assert "no image 'nothing'" in ended.err
+
+
+def test_where_no_slide_waits_no_window_opens(
+    project_folder: Path, here: Callable[..., Any], no_display: None
+) -> None:
+    pytest.importorskip("napari")
+    ended = here("review", project_folder)
+    assert ended.code == 0, ended.err
+    assert "No slide waits" in ended.out
+
+
+def test_the_manifest_is_valid_and_its_commands_are_there(manifest_path: Path) -> None:
+    npe2 = pytest.importorskip("npe2")
+    manifest = npe2.PluginManifest.from_file(manifest_path)
+    manifest.validate_imports()
+    checked = subprocess.run(
+        [sys.executable, "-m", "npe2", "validate", str(manifest_path)],
+        capture_output=True,
+        text=True,
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    ids = {command.id for command in manifest.contributions.commands}
+    assert ids == {"qpannot.open_project", "qpannot.review"}
+
+
+def test_an_installation_tells_napari_of_the_manifest(manifest_path: Path) -> None:
+    told = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
+    entry = told["project"]["entry-points"]["napari.manifest"]["qpannot"]
+    module, _, name = entry.partition(":")
+    assert module == "qpannot.review"
+    assert manifest_path.name == name
