@@ -86,3 +86,102 @@ class Canvas:
             height * self.downsample,
         )
         return Canvas(region, self.downsample / finer, (height * finer, width * finer))
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """The pixels that an area covers, and where they lie on their canvas.
+
+    Parameters
+    ----------
+    rows, columns
+        From a start to a stop within the canvas; empty where the area lies beyond it.
+    inside
+        Shape [rows, columns]: whether the middle of a pixel is covered.
+    """
+
+    rows: slice
+    columns: slice
+    inside: NDArray[np.bool_]
+
+    @property
+    def place(self) -> tuple[slice, slice]:
+        """Where the pixels are in an array of the canvas."""
+        return self.rows, self.columns
+
+
+def footprint(area: BaseGeometry, canvas: Canvas) -> Footprint:
+    """Return the pixels of a canvas that an area covers, by the even-odd rule if it is invalid."""
+    corners = np.array(area.bounds).reshape(2, 2)
+    low, high = canvas.affine.from_slide(corners)
+    columns, rows = (
+        slice(start := int(np.clip(np.floor(first), 0, n)), max(start, int(min(np.ceil(last), n))))
+        for first, last, n in zip(low, high, canvas.shape[::-1], strict=True)
+    )
+    shape = rows.stop - rows.start, columns.stop - columns.start
+    if 0 in shape:
+        return Footprint(rows, columns, np.zeros(shape, bool))
+    part = canvas.part(rows, columns)
+    inside = class_mask([[area]], part.affine, part.shape).astype(bool)
+    return Footprint(rows, columns, inside)
+
+
+def is_editable(annotation: Annotation, classes: Sequence[PathClass]) -> bool:
+    """Tell whether an annotation is painted on: an area of one of the classes, and not locked.
+
+    What QuPath calls ``Region*`` is none of them, and what lies on another plane of a stack.
+    """
+    return (
+        not annotation.locked
+        and annotation.path_class in classes
+        and annotation.geometry.geom_type in ("Polygon", "MultiPolygon")
+        and not annotation.geometry.is_empty
+        and (annotation.plane.z, annotation.plane.t) == (DEFAULT_PLANE.z, DEFAULT_PLANE.t)
+    )
+
+
+def draw(annotations: Sequence[Annotation], classes: Sequence[PathClass], canvas: Canvas) -> Labels:
+    """Return the class of each pixel's middle; where annotations overlap, of the smallest.
+
+    Parameters
+    ----------
+    annotations
+        Those that are not editable (`is_editable`) are left out.
+    classes
+        No more than 254, which a mask has room for.
+
+    Returns
+    -------
+    uint8 array, shape [height, width]
+        1 for the first of ``classes``, 0 for none.
+    """
+    shown = [each for each in annotations if is_editable(each, classes)]
+    areas = np.array([each.geometry for each in shown], object)
+    values = np.array([classes.index(each.path_class) + 1 for each in shown if each.path_class])
+    layers = [areas[values == value].tolist() for value in range(1, len(classes) + 1)]
+    labels = class_mask(layers if shown else [], canvas.affine, canvas.shape)
+    for index in _hidden(areas, values):
+        found = footprint(areas[index], canvas)
+        labels[found.place][found.inside] = values[index]
+    return labels
+
+
+def _hidden(areas: NDArray[np.object_], values: NDArray[np.int64]) -> list[int]:
+    """Return what to draw once more, largest first, so that smaller areas lie upon larger ones.
+
+    At first classes lie upon each other in their order.
+    """
+    if len(np.unique(values)) < 2:
+        return []
+    order = np.argsort(-shapely.area(areas), kind="stable")
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))
+    small, large = shapely.STRtree(areas).query(areas, predicate="intersects")
+    is_pair = (rank[small] > rank[large]) & (values[small] != values[large])
+    small, large = small[is_pair], large[is_pair]
+    by_size = np.argsort(rank[small], kind="stable")
+    again: dict[int, None] = {}
+    for index, below in zip(small[by_size].tolist(), large[by_size].tolist(), strict=True):
+        if values[below] > values[index] or below in again:
+            again[index] = None
+    return list(again)

@@ -1,0 +1,312 @@
+"""What was painted becomes annotations, and what was not painted stays as it was drawn."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import shapely
+from scipy import ndimage
+from shapely.geometry.base import BaseGeometry
+
+from qpannot.geometry import Mpp
+from qpannot.qupath import Annotation, PathClass, as_stored
+from qpannot.recipe.settings import OutlineSettings
+from qpannot.review.canvas import Canvas, Footprint, Labels, footprint, is_editable
+from qpannot.review.sharing import AROUND, Mask, Place, Share, shares_of
+from qpannot.vectorize import outlines_of_labels
+
+WINDOW_PX = 2
+"""Outlines are traced anew this far around what was painted, in pixels of the canvas: in the first
+from its pixels, so that no fringe is left between them and what is painted, then from finer ones.
+"""
+
+SMOOTHED_PX, SIMPLIFIED_PX = 0.4, 0.1
+"""How far a traced outline may lie from the edges of pixels, in pixels of the canvas."""
+
+FINEST, FINE_PX = 4, 1 << 22
+"""In a window pixels are divided by so many, as far as it then has no more pixels than this: an
+outline that goes on into the window is met where it is, and not at the next edge of a pixel."""
+
+MANY_WINDOWS = 64
+"""So many windows are traced one by one, more of them together: quicker, and less fine."""
+
+SLIVER_PX = 0.2
+"""What is thinner and smaller than a pixel is no more than the error of a seam."""
+
+_OUTSIDE, _NONE = 0, 255
+_NAMES = tuple(str(value) for value in range(1, _NONE + 1))
+_AS_PIXELS = Mpp(1, 1)
+
+
+@dataclass(frozen=True)
+class Edits:
+    """What to change of annotations.
+
+    Parameters
+    ----------
+    add
+        New ones.
+    replace
+        Pairs of one as it is and as it shall be, with the same ID.
+    remove
+        Those of which nothing is left.
+    """
+
+    add: tuple[Annotation, ...] = ()
+    replace: tuple[tuple[Annotation, Annotation], ...] = ()
+    remove: tuple[Annotation, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.add or self.replace or self.remove)
+
+    def applied_to(self, annotations: Sequence[Annotation]) -> tuple[Annotation, ...]:
+        """Return annotations as they are after the change, in their order, new ones last."""
+        new = {old.id: changed for old, changed in self.replace}
+        gone = {each.id for each in self.remove}
+        kept = (new.get(each.id, each) for each in annotations if each.id not in gone)
+        return (*kept, *self.add)
+
+
+def edits_between(before: Sequence[Annotation], after: Sequence[Annotation]) -> Edits:
+    """Return what makes of some annotations the others; what is the same object is unchanged."""
+    old = {each.id: each for each in before}
+    kept = {each.id for each in after}
+    return Edits(
+        add=tuple(each for each in after if each.id not in old),
+        replace=tuple(
+            (old[each.id], each) for each in after if each.id in old and old[each.id] is not each
+        ),
+        remove=tuple(each for each in before if each.id not in kept),
+    )
+
+
+def merged(
+    annotations: Sequence[Annotation],
+    before: Labels,
+    after: Labels,
+    canvas: Canvas,
+    classes: Sequence[PathClass],
+    *,
+    metadata: Mapping[str, str] | None = None,
+) -> Edits:
+    """Return what is to be changed of annotations so that they show what was painted.
+
+    Each pixel that was painted is then of its new class and no other. Around these pixels
+    (`WINDOW_PX`) the outlines of the annotations that gained or lost some are traced anew; beyond,
+    they keep their vertices, but for the rounding that QuPath needs of an area with holes or of
+    several parts. All other annotations are left as they are.
+
+    What was an annotation's stays its own: those of one class are never joined, also where they
+    overlap or a stroke joins them. A new area becomes part of the one of its class that it touches
+    longest, an annotation of its own if there is none. Of what is erased in two, both parts stay
+    one annotation. A changed annotation keeps all but its outline.
+
+    Parameters
+    ----------
+    annotations
+        All of the image.
+    before, after
+        Class of each pixel of the canvas, as drawn (`canvas.draw`) and as painted.
+    classes
+        The class of value 1, of value 2, and so on.
+    metadata
+        Of new annotations.
+    """
+    changed = before != after
+    editable = [each for each in annotations if is_editable(each, classes)]
+    value_of = {each.name: value for value, each in enumerate(classes, 1)}
+    values = [value_of[each.class_name or ""] for each in editable]
+    areas = [_mended(each.geometry) for each in editable]
+    tree = shapely.STRtree(areas)
+    gained: defaultdict[int, list[shapely.Polygon]] = defaultdict(list)
+    lost: defaultdict[int, list[shapely.Polygon]] = defaultdict(list)
+    new: list[tuple[int, list[shapely.Polygon]]] = []
+    for window, rows, columns in _windows(changed):
+        part = canvas.part(rows, columns)
+        box = shapely.box(part.region.x, part.region.y, part.region.right, part.region.bottom)
+        drawn = {
+            index: (values[index], footprint(areas[index], part))
+            for index in np.sort(tree.query(box)).tolist()
+        }
+        painted = changed[rows, columns] & window
+        shares = shares_of(drawn, painted, after[rows, columns])
+        for share, own, others in _traced(shares, areas, drawn, painted, window, part):
+            if share.owner is None:
+                new.append((share.value, own))
+            else:
+                gained[share.owner] += own
+                lost[share.owner] += others
+    pixel = canvas.downsample
+    replace, remove = [], []
+    for index in sorted(lost.keys() | gained.keys()):
+        old = editable[index]
+        area = _redrawn(areas[index], lost[index], gained[index], pixel)
+        if area is None:
+            remove.append(old)
+        else:
+            replace.append((old, _storable(old.with_changes(geometry=area, roi=None))))
+    add = []
+    for value, polygons in new:
+        if (area := _tidied(shapely.union_all(polygons), shapely.Polygon(), pixel)) is not None:
+            made = Annotation(area, path_class=classes[value - 1], metadata=dict(metadata or {}))
+            add.append(_storable(made))
+    return Edits(tuple(add), tuple(replace), tuple(remove))
+
+
+def _storable(annotation: Annotation) -> Annotation:
+    """Return an annotation with its outline as QuPath will have it."""
+    stored = as_stored(annotation)
+    return annotation.with_changes(geometry=stored.geometry, roi=stored.roi)
+
+
+def _windows(changed: Mask) -> Iterator[tuple[Mask, slice, slice]]:
+    """Yield what lies around painted pixels, in connected parts: a mask, and where it lies."""
+    height, width = changed.shape
+    rows, columns = np.flatnonzero(changed.any(axis=1)), np.flatnonzero(changed.any(axis=0))
+    if not len(rows):
+        return
+    top, bottom = max(0, rows[0] - WINDOW_PX), min(height, rows[-1] + 1 + WINDOW_PX)
+    left, right = max(0, columns[0] - WINDOW_PX), min(width, columns[-1] + 1 + WINDOW_PX)
+    near = ndimage.maximum_filter(changed[top:bottom, left:right], 2 * WINDOW_PX + 1)
+    parts, n = ndimage.label(near, AROUND)
+    if n > MANY_WINDOWS:
+        parts = near.astype(np.uint8)
+    for number, (down, across) in enumerate(ndimage.find_objects(parts), 1):
+        yield (
+            parts[down, across] == number,
+            slice(top + down.start, top + down.stop),
+            slice(left + across.start, left + across.stop),
+        )
+
+
+def _traced(
+    shares: Sequence[Share],
+    areas: Sequence[BaseGeometry],
+    drawn: Mapping[int, tuple[int, Footprint]],
+    painted: Mask,
+    window: Mask,
+    canvas: Canvas,
+) -> Iterator[tuple[Share, list[shapely.Polygon], list[shapely.Polygon]]]:
+    """Yield for each share what is its own within a window, and what is not.
+
+    Shares that do not overlap are traced together, so that neighbours have one border.
+    """
+    finer = FINEST
+    while finer > 1 and painted.size * finer**2 > FINE_PX:
+        finer //= 2
+    fine = canvas.part(slice(0, canvas.shape[0]), slice(0, canvas.shape[1]), finer=finer)
+    is_coarse = ndimage.binary_dilation(painted, AROUND)
+    is_beside = window & is_coarse & ~painted
+    is_fine = _divided(window & ~is_coarse, finer)
+    blank = np.where(_divided(window, finer), np.uint8(_NONE), np.uint8(_OUTSIDE))
+    layers = [(blank.copy(), 0)]
+    placed: list[tuple[Share, int, int]] = []
+    for share in shares:
+        spots = list(share.spots)
+        if share.owner is not None:
+            found = drawn[share.owner][1]
+            is_left = found.inside & is_beside[found.place]
+            spots.append((found.place, is_left))
+        spots = [(_finer_place(place, finer), _divided(mask, finer)) for place, mask in spots]
+        if share.owner is not None:
+            found = footprint(areas[share.owner], fine)
+            spots.append((found.place, found.inside & is_fine[found.place]))
+        spots = [(place, mask) for place, mask in spots if mask.any()]
+        if not spots:
+            placed.append((share, 0, _NONE))
+            continue
+        for layer, (labels, n) in enumerate(layers):
+            is_free = (bool((labels[place][mask] == _NONE).all()) for place, mask in spots)
+            if n < _NONE - 1 and all(is_free):
+                break
+        else:
+            layer, labels, n = len(layers), blank.copy(), 0
+            layers.append((labels, n))
+        layers[layer] = (labels, n + 1)
+        placed.append((share, layer, n + 1))
+        for place, mask in spots:
+            labels[place][mask] = n + 1
+    pixel = canvas.downsample
+    settings = OutlineSettings(
+        min_area_um2=0,
+        min_hole_area_um2=0,
+        smoothing_um=SMOOTHED_PX * pixel,
+        simplify_um=SIMPLIFIED_PX * pixel,
+        max_vertices=2**31,
+    )
+    for layer, (labels, _) in enumerate(layers):
+        outlines = outlines_of_labels(labels, fine.affine, _AS_PIXELS, _NAMES, settings)
+        polygons = np.array([each.polygon for each in outlines], object)
+        values = np.array([int(each.class_name) for each in outlines])
+        tree = shapely.STRtree(polygons)
+        for share, of, value in placed:
+            if of != layer:
+                continue
+            own = polygons[values == value] if value != _NONE else polygons[:0]
+            others = polygons[:0]
+            if share.owner is not None:
+                met = tree.query(areas[share.owner])
+                others = polygons[met[(values[met] != value) | (value == _NONE)]]
+            yield share, own.tolist(), others.tolist()
+
+
+def _finer_place(place: Place, finer: int) -> Place:
+    rows, columns = place
+    return (
+        slice(rows.start * finer, rows.stop * finer),
+        slice(columns.start * finer, columns.stop * finer),
+    )
+
+
+def _divided(mask: Mask, finer: int) -> Mask:
+    return mask.repeat(finer, axis=0).repeat(finer, axis=1)
+
+
+def _redrawn(
+    area: BaseGeometry,
+    lost: Sequence[shapely.Polygon],
+    gained: Sequence[shapely.Polygon],
+    pixel: float,
+) -> BaseGeometry | None:
+    """Return an area without some polygons and with others, or ``None`` where nothing is left."""
+    left = shapely.difference(area, shapely.union_all(lost))
+    return _tidied(shapely.union_all([left, *gained]), area, pixel)
+
+
+def _tidied(area: BaseGeometry, before: BaseGeometry, pixel: float) -> BaseGeometry | None:
+    """Return the polygons of an area without slivers and pinholes that were not there before."""
+    polygons = [each for each in shapely.get_parts(area) if each.geom_type == "Polygon"]
+    rings, owner = shapely.get_rings(polygons, return_index=True)
+    size, length = shapely.area(shapely.polygons(rings)), shapely.length(rings)
+    is_sliver = (size < pixel**2) & (2 * size < SLIVER_PX * pixel * length)
+    if is_sliver.any():
+        old = set(shapely.to_wkb(shapely.normalize(shapely.get_rings(shapely.get_parts(before)))))
+        suspects = np.flatnonzero(is_sliver)
+        is_sliver[suspects] = [
+            each not in old for each in shapely.to_wkb(shapely.normalize(rings[suspects]))
+        ]
+        is_shell = np.diff(owner, prepend=-1) > 0
+        gone = set(owner[is_sliver & is_shell].tolist())
+        kept = [index for index in np.flatnonzero(~is_sliver).tolist() if owner[index] not in gone]
+        polygons = (
+            shapely.polygons(
+                [shapely.LinearRing(ring) for ring in rings[kept]],
+                indices=np.unique(owner[kept], return_inverse=True)[1],
+            ).tolist()
+            if kept
+            else []
+        )
+    if not polygons:
+        return None
+    return polygons[0] if len(polygons) == 1 else shapely.MultiPolygon(polygons)
+
+
+def _mended(area: BaseGeometry) -> BaseGeometry:
+    """Return a valid area, by the even-odd rule as QuPath fills it."""
+    if area.is_valid:
+        return area
+    parts = shapely.make_valid(shapely.get_parts(area), method="linework")
+    return shapely.union_all([each for each in shapely.get_parts(parts) if each.area > 0])
