@@ -17,6 +17,7 @@ from qpannot.recipe.settings import OutlineSettings
 from qpannot.review.canvas import Canvas, Footprint, Labels, footprint, is_editable
 from qpannot.review.sharing import AROUND, Mask, Place, Share, shares_of
 from qpannot.vectorize import outlines_of_labels
+from qpannot.vectorize.dividing import divided
 
 WINDOW_PX = 2
 """Outlines are traced anew this far around what was painted, in pixels of the canvas: in the first
@@ -32,6 +33,9 @@ outline that goes on into the window is met where it is, and not at the next edg
 
 MANY_WINDOWS = 64
 """So many windows are traced one by one, more of them together: quicker, and less fine."""
+
+TILE_VERTICES = 2000
+"""What is cut off annotations is cut off in tiles of no more, so that small ones are quick."""
 
 SLIVER_PX = 0.2
 """What is thinner and smaller than a pixel is no more than the error of a seam."""
@@ -239,18 +243,16 @@ def _traced(
     )
     for layer, (labels, _) in enumerate(layers):
         outlines = outlines_of_labels(labels, fine.affine, _AS_PIXELS, _NAMES, settings)
-        polygons = np.array([each.polygon for each in outlines], object)
-        values = np.array([int(each.class_name) for each in outlines])
-        tree = shapely.STRtree(polygons)
-        for share, of, value in placed:
-            if of != layer:
+        parts = [(int(each.class_name), each.polygon) for each in outlines]
+        tiles = [(of, tile) for of, each in parts for tile in divided(each, TILE_VERTICES)]
+        tree = shapely.STRtree([tile for _, tile in tiles])
+        for share, own_layer, value in placed:
+            if own_layer != layer:
                 continue
-            own = polygons[values == value] if value != _NONE else polygons[:0]
-            others = polygons[:0]
-            if share.owner is not None:
-                met = tree.query(areas[share.owner])
-                others = polygons[met[(values[met] != value) | (value == _NONE)]]
-            yield share, own.tolist(), others.tolist()
+            own = [polygon for of, polygon in parts if of == value != _NONE]
+            near = [] if share.owner is None else tree.query(areas[share.owner]).tolist()
+            met = [tiles[index] for index in near]
+            yield share, own, [tile for of, tile in met if of != value or of == _NONE]
 
 
 def _finer_place(place: Place, finer: int) -> Place:
