@@ -7,7 +7,8 @@ from contextlib import contextmanager
 
 import qpannot
 from qpannot.bootstrap.first_round import FirstRound
-from qpannot.bootstrap.ledger import Ledger, RoundRecord, now
+from qpannot.bootstrap.image_record import now
+from qpannot.bootstrap.ledger import Ledger, RoundRecord
 from qpannot.bootstrap.outcome import Outcome
 from qpannot.bootstrap.proposing import finish_broken_off
 from qpannot.bootstrap.states import ImageStatus, State, mirror, remember, survey

@@ -10,14 +10,8 @@ from typing import Any
 from shapely.geometry.base import BaseGeometry
 
 import qpannot
-from qpannot.bootstrap.ledger import (
-    ImageRecord,
-    KeptProposal,
-    Ledger,
-    RoundRecord,
-    geojson_of,
-    now,
-)
+from qpannot.bootstrap.image_record import ImageRecord, KeptProposal, geojson_of, now
+from qpannot.bootstrap.ledger import Ledger, RoundRecord
 from qpannot.bootstrap.outcome import Outcome, Proposed
 from qpannot.bootstrap.states import (
     ImageStatus,

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from qpannot.bootstrap.ledger import TAKEN_BACK, ImageRecord, Ledger, Word, now
+from qpannot.bootstrap.image_record import TAKEN_BACK, ImageRecord, Word, now
+from qpannot.bootstrap.ledger import Ledger
 from qpannot.bootstrap.states import (
     STATE_KEY,
     TAG_PREFIX,

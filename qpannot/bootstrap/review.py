@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from qpannot.bootstrap.ledger import TAKEN_BACK, ImageRecord, Ledger
+from qpannot.bootstrap.image_record import TAKEN_BACK, ImageRecord
+from qpannot.bootstrap.ledger import Ledger
 from qpannot.bootstrap.states import ImageStatus, State, look, mirror, record_word, status_of
 from qpannot.errors import QpannotError, UsageError
 from qpannot.qupath import Project, ProjectImage

@@ -17,7 +17,8 @@ import shapely
 from shapely import make_valid
 from shapely.geometry.base import BaseGeometry
 
-from qpannot.bootstrap.ledger import ImageRecord, Ledger, Seen, Word, now
+from qpannot.bootstrap.image_record import ImageRecord, Seen, Word, now
+from qpannot.bootstrap.ledger import Ledger
 from qpannot.console import Each, silent
 from qpannot.errors import QpannotError
 from qpannot.qupath import Annotation, ImageChanges, Project, ProjectImage

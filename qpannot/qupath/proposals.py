@@ -74,8 +74,14 @@ def make_proposal(
 
 def imported_proposal(annotation: Annotation) -> Annotation:
     """Return another program's annotation as a proposal, which waits for a person."""
+    own = without_origin(annotation)
+    return sealed(own.with_changes(metadata={**own.metadata, METHOD: IMPORTED}))
+
+
+def without_origin(annotation: Annotation) -> Annotation:
+    """Return an annotation that is no proposal any more, nothing else of it changed."""
     kept = {key: value for key, value in annotation.metadata.items() if key not in _OURS}
-    return sealed(annotation.with_changes(metadata={**kept, METHOD: IMPORTED}))
+    return annotation.with_changes(metadata=kept)
 
 
 def sealed(annotation: Annotation) -> Annotation:

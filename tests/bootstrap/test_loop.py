@@ -14,7 +14,8 @@ import pytest
 import shapely
 
 from qpannot.bootstrap import first_round, proposing
-from qpannot.bootstrap.ledger import ImageRecord, Ledger
+from qpannot.bootstrap.image_record import ImageRecord
+from qpannot.bootstrap.ledger import Ledger
 from qpannot.bootstrap.loop import bootstrap
 from qpannot.bootstrap.states import STATE_KEY, State, survey
 from qpannot.errors import LockedError, MissingSlideError
@@ -540,7 +541,8 @@ def test_a_damaged_record_concerns_its_image_alone(project: Project) -> None:
 
 def test_words_of_two_processes_are_both_kept(project: Project) -> None:
     code = (
-        "import sys; from qpannot.bootstrap.ledger import *; from pathlib import Path\n"
+        "import sys; from qpannot.bootstrap.image_record import *; from pathlib import Path\n"
+        "from qpannot.bootstrap.ledger import Ledger\n"
         "ledger = Ledger(Path(sys.argv[1]))\n"
         "for i in range(20):\n"
         "    word = Word(state=sys.argv[2], when=now())\n"

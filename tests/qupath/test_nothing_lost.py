@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from shapely.geometry import box
 
-from qpannot.bootstrap.ledger import ImageRecord, Ledger
+from qpannot.bootstrap.image_record import ImageRecord
+from qpannot.bootstrap.ledger import Ledger
 from qpannot.errors import ConcurrentChangeError, ProjectError
 from qpannot.qupath import Annotation, ImageChanges, PathClass, Project, open_project
 

@@ -1,0 +1,132 @@
+"""What the ledger keeps of an image: its proposals, what was said of it, what was seen in it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import shapely
+from pydantic import BaseModel, ConfigDict, Field
+from shapely.geometry import mapping, shape
+from shapely.geometry.base import BaseGeometry
+
+from qpannot.bootstrap.readers.effort import Effort
+from qpannot.qupath.protocol import Fingerprint
+
+FORMAT = 1
+TAKEN_BACK = "taken back"
+
+
+def now() -> str:
+    """Return the time as the ledger writes it: ISO 8601, UTC, whole seconds."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+class KeptProposal(BaseModel):
+    """A proposal as it was made, so that its correction can be measured.
+
+    ``geometry`` is GeoJSON in full-resolution pixels, exactly as stored in the project.
+    ``written`` is set once the project holds it; until then a rerun writes it. ``replaced`` is set
+    when another proposal took its place before a person had touched it.
+    """
+
+    id: UUID
+    round: int
+    method: str
+    model: str | None = None
+    score: float | None = None
+    class_name: str | None = None
+    made: str
+    written: bool = False
+    replaced: bool = False
+    geometry: dict[str, Any]
+
+    @property
+    def shape(self) -> BaseGeometry:
+        """The geometry as shapely's, in full-resolution pixels."""
+        return shape(self.geometry)
+
+
+def geojson_of(geometry: BaseGeometry) -> dict[str, Any]:
+    """Return the GeoJSON object of a geometry, every digit kept."""
+    return dict(mapping(shapely.force_2d(geometry)))
+
+
+class Word(BaseModel):
+    """What a person said of a slide: ``reviewed``, ``approved`` or ``taken back``, and when."""
+
+    state: str
+    by: str = ""
+    where: str = ""
+    when: str
+    digest: str | None = None
+    """Of the annotations it was said of (``states.digest_of``)."""
+
+
+class Seen(BaseModel):
+    """What was found when the image's data file was last read, and of which file that holds.
+
+    ``drawn`` counts the areas a person outlined, lines, points and classes that QuPath marks as
+    not to be measured (``Region*``, ``Ignore*``) left out.
+    """
+
+    size: int
+    mtime_ns: int
+    touched: bool
+    annotations: int
+    proposals: int
+    drawn: int
+    digest: str | None = None
+    """Of the annotations (``states.digest_of``); ``None`` where not all were read."""
+
+    def holds_for(self, fingerprint: Fingerprint) -> bool:
+        """Tell whether all was read, and the file is still the one that was."""
+        is_same = (self.size, self.mtime_ns) == (fingerprint.size, fingerprint.mtime_ns)
+        return is_same and self.digest is not None
+
+
+class ImageRecord(BaseModel):
+    """All the ledger knows of one image."""
+
+    model_config = ConfigDict(extra="allow")
+
+    format: int = FORMAT
+    id: str
+    name: str
+    proposals: list[KeptProposal] = Field(default_factory=list)
+    nothing_found: dict[str, Any] | None = None
+    """The method, settings and time of the last proposal that came out empty."""
+    words: list[Word] = Field(default_factory=list)
+    seen: Seen | None = None
+    effort: list[Effort] = Field(default_factory=list)
+    """What correcting it cost people, sitting by sitting."""
+    mirrored: str | None = Field(default=None, exclude=True)
+    """The state we last wrote into the image's metadata: our own echo, and nobody's word."""
+    mirrored_before: str | None = Field(default=None, exclude=True)
+    """The one shown before, while ``mirrored`` is being written: an echo as well."""
+
+    def is_echo(self, shown: str | None) -> bool:
+        """Tell whether a state in the image's metadata is one that we wrote there."""
+        return shown in (self.mirrored, self.mirrored_before)
+
+    @property
+    def standing(self) -> list[KeptProposal]:
+        """The proposals that were written and not replaced by later ones."""
+        return [kept for kept in self.proposals if kept.written and not kept.replaced]
+
+    @property
+    def word(self) -> Word | None:
+        """What a person said and did not take back; each taking back undoes one word."""
+        stack: list[Word] = []
+        for word in self.words:
+            if word.state != TAKEN_BACK:
+                stack.append(word)
+            elif stack:
+                stack.pop()
+        return stack[-1] if stack else None
+
+    @property
+    def taken_back(self) -> Word | None:
+        """The last word, if it took back what was said before and nothing stands since."""
+        return self.words[-1] if self.words and self.word is None else None
