@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from shapely.geometry import mapping, shape
 from shapely.geometry.base import BaseGeometry
 
+from qpannot.bootstrap.corrections import Correction
 from qpannot.bootstrap.readers.effort import Effort
 from qpannot.qupath.protocol import Fingerprint
 
@@ -62,6 +63,8 @@ class Word(BaseModel):
     when: str
     digest: str | None = None
     """Of the annotations it was said of (``states.digest_of``)."""
+    independent: bool = False
+    """Whether it is of this person's own annotations alone (`qpannot.qupath.annotators`)."""
 
 
 class Seen(BaseModel):
@@ -79,11 +82,61 @@ class Seen(BaseModel):
     drawn: int
     digest: str | None = None
     """Of the annotations (``states.digest_of``); ``None`` where not all were read."""
+    annotators: tuple[str, ...] = ()
+    """Who drew annotations of their own, by name."""
+    shared: str | None = None
+    """The digest of the others, where there are such."""
+
+    @property
+    def shared_digest(self) -> str | None:
+        """The digest of what is nobody's own: where everything is, of all."""
+        return self.shared or self.digest
 
     def holds_for(self, fingerprint: Fingerprint) -> bool:
         """Tell whether all was read, and the file is still the one that was."""
         is_same = (self.size, self.mtime_ns) == (fingerprint.size, fingerprint.mtime_ns)
         return is_same and self.digest is not None
+
+
+class Reading(BaseModel):
+    """Outlines as a reader left them, so that what the next changed can be measured.
+
+    Parameters
+    ----------
+    digest
+        Of the annotations (``states.digest_of``); the outlines lie in a file named after it.
+    state
+        What was said of them: ``reviewed``, ``approved``; ``corrected`` where nothing was said.
+    by
+        Who said it.
+    handed_over
+        Whether a second reader has begun: what changes from then on is the second reader's.
+    """
+
+    digest: str
+    state: str
+    by: str = ""
+    when: str
+    handed_over: bool = False
+
+
+class SecondReading(BaseModel):
+    """What a second reader changed of what the reader before had left.
+
+    Parameters
+    ----------
+    first, second
+        Who they are, as far as they said.
+    when
+        When the second reader approved.
+    change
+        ``proposal`` is what the first left, the correction what the second did.
+    """
+
+    first: str = ""
+    second: str = ""
+    when: str
+    change: Correction
 
 
 class ImageRecord(BaseModel):
@@ -101,6 +154,8 @@ class ImageRecord(BaseModel):
     seen: Seen | None = None
     effort: list[Effort] = Field(default_factory=list)
     """What correcting it cost people, sitting by sitting."""
+    readings: list[Reading] = Field(default_factory=list)
+    second_readings: list[SecondReading] = Field(default_factory=list)
     mirrored: str | None = Field(default=None, exclude=True)
     """The state we last wrote into the image's metadata: our own echo, and nobody's word."""
     mirrored_before: str | None = Field(default=None, exclude=True)
@@ -116,15 +171,50 @@ class ImageRecord(BaseModel):
         return [kept for kept in self.proposals if kept.written and not kept.replaced]
 
     @property
-    def word(self) -> Word | None:
-        """What a person said and did not take back; each taking back undoes one word."""
+    def standing_words(self) -> list[Word]:
+        """What people said and did not take back; each taking back undoes one word.
+
+        That of an independent reader undoes that reader's word.
+        """
         stack: list[Word] = []
         for word in self.words:
+            same = [
+                each
+                for each in stack
+                if each.independent == word.independent
+                and (each.by == word.by or not word.independent)
+            ]
             if word.state != TAKEN_BACK:
+                if word.independent:
+                    stack = [each for each in stack if each not in same]
                 stack.append(word)
-            elif stack:
-                stack.pop()
-        return stack[-1] if stack else None
+            elif undone := same or ([] if word.independent else stack):
+                stack.remove(undone[-1])
+        return stack
+
+    @property
+    def word(self) -> Word | None:
+        """The last word that stands, what independent readers said of their own last."""
+        standing = self.standing_words
+        plain = [word for word in standing if not word.independent]
+        last = plain or standing
+        return last[-1] if last else None
+
+    @property
+    def independent_readers(self) -> tuple[str, ...]:
+        """Who read the slide by themselves, and said that they are done."""
+        return tuple(sorted(word.by for word in self.standing_words if word.independent))
+
+    @property
+    def second_reading(self) -> SecondReading | None:
+        """What the second reader changed, while that word stands.
+
+        ``None`` also where nobody knows what the first reader left.
+        """
+        word = self.word
+        last = self.second_readings[-1] if self.second_readings else None
+        is_of_word = last and word and (word.state, word.when) == ("approved", last.when)
+        return last if is_of_word else None
 
     @property
     def taken_back(self) -> Word | None:

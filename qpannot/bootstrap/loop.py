@@ -11,9 +11,10 @@ from qpannot.bootstrap.image_record import now
 from qpannot.bootstrap.ledger import Ledger, RoundRecord
 from qpannot.bootstrap.outcome import Outcome
 from qpannot.bootstrap.proposing import finish_broken_off
-from qpannot.bootstrap.states import ImageStatus, State, mirror, remember, survey
+from qpannot.bootstrap.states import ImageStatus, State, survey
 from qpannot.bootstrap.steps import Kind, next_step
 from qpannot.bootstrap.truth import lessons_of
+from qpannot.bootstrap.words import mirror, remember
 from qpannot.bootstrap.work import Work
 from qpannot.console import Each, silent
 from qpannot.errors import LockedError, ProjectError
@@ -146,7 +147,7 @@ def _learn_and_propose(
         qpannot=qpannot.__version__,
         recipe=work.recipe.model_dump(mode="json"),
     )
-    lessons, failed = lessons_of(statuses, ledger)
+    lessons, failed = lessons_of(statuses, ledger, work.recipe)
     material = gather(work, lessons, ledger.house / "patches")
     if record.judgement and not ledger.has_model(record.judgement.kept):
         record.judgement = None

@@ -18,10 +18,10 @@ from qpannot.bootstrap.states import (
     State,
     is_drawn_area,
     look,
-    mirror,
     status_of,
     survey,
 )
+from qpannot.bootstrap.words import mirror
 from qpannot.console import Each
 from qpannot.errors import QpannotError, SlideError
 from qpannot.geometry import Mpp

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,12 @@ from qpannot.bootstrap.states import (
     TAG_PREFIX,
     ImageStatus,
     digest_of,
-    mirror,
     status_of,
 )
+from qpannot.bootstrap.words import mirror
 from qpannot.errors import FormatError, QpannotError
-from qpannot.qupath import Project, ProjectImage, gson
+from qpannot.qupath import Annotation, Project, ProjectImage, gson
+from qpannot.qupath.annotators import by_annotator
 from qpannot.qupath.files import ProjectFiles
 from qpannot.qupath.qpdata.datafile import QpData
 from qpannot.qupath.snapshots import Snapshot
@@ -62,7 +64,7 @@ def restore_image(project: Project, image: ProjectImage, snapshot: Snapshot) -> 
             snapshot.path, f"cannot be restored: {error.reason}", hint=_HINT
         ) from None
     restored = {annotation.id for annotation in annotations}
-    said_of = digest_of(annotations)
+    readers = by_annotator(annotations)
     present = _present(image)
     lifted: list[Word] = []
 
@@ -72,9 +74,12 @@ def restore_image(project: Project, image: ProjectImage, snapshot: Snapshot) -> 
                 kept.written, kept.replaced = True, False
             elif kept.written and (present is None or kept.id in present):
                 kept.replaced = True  # one that a person had deleted stays rejected
-        while (word := record.word) and word.digest != said_of:
+        for word in _lifted(record, readers):
             lifted.append(word)
-            record.words.append(Word(state=TAKEN_BACK, when=now()))
+            by = word.by if word.independent else ""
+            record.words.append(
+                Word(state=TAKEN_BACK, by=by, when=now(), independent=word.independent)
+            )
         record.seen = None
 
     ledger = Ledger.of(project)
@@ -85,6 +90,22 @@ def restore_image(project: Project, image: ProjectImage, snapshot: Snapshot) -> 
         image.restore(snapshot)
     mirror(project, ledger, [_status(project, image, ledger)])
     return Restored(_status(project, image, ledger), tuple(lifted))
+
+
+def _lifted(record: ImageRecord, readers: Mapping[str, Sequence[Annotation]]) -> Iterator[Word]:
+    """Yield the words, last first, that were said of other annotations than these.
+
+    Parameters
+    ----------
+    readers
+        The annotations by who drew them, under ``""`` those that are nobody's own.
+    """
+    below = False
+    for word in reversed(record.standing_words):
+        holds = word.digest == digest_of(readers.get(word.by if word.independent else "", ()))
+        if not holds and (word.independent or not below):
+            yield word
+        below |= holds and not word.independent
 
 
 def _present(image: ProjectImage) -> set[UUID] | None:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from qpannot.bootstrap.image_record import TAKEN_BACK, ImageRecord
 from qpannot.bootstrap.ledger import Ledger
-from qpannot.bootstrap.states import ImageStatus, State, look, mirror, record_word, status_of
+from qpannot.bootstrap.states import ImageStatus, State, look, status_of
+from qpannot.bootstrap.words import digest_of_own, mirror, record_word
 from qpannot.errors import QpannotError, UsageError
 from qpannot.qupath import Project, ProjectImage
 
@@ -36,11 +37,13 @@ def say(
     *,
     by: str = "",
     allow_empty: bool = False,
+    independent: bool = False,
 ) -> Said:
     """Record that a person says ``state`` of images, and show it in the project.
 
     Images without annotations are skipped, those that cannot be read, and for a second reader
-    those without a review.
+    those without a review. What a second reader changed is measured
+    (`ImageRecord.second_reading`).
 
     Parameters
     ----------
@@ -50,28 +53,58 @@ def say(
         Whatever the person wants to be known as; may be empty.
     allow_empty
         Accept images without annotations: all of their tissue is then non-tumour.
+    independent
+        The person read the slide alone, and speaks of the annotations that carry the name ``by``
+        and no others (`qpannot.qupath.annotators`).
+
+    Raises
+    ------
+    UsageError
+        An independent reader is not named, or wants to approve.
     """
+    if independent and (not by or state is not State.REVIEWED):
+        raise UsageError(
+            "An independent reader needs a name, and says no more than reviewed.",
+            hint="Give the name that the annotations carry: --by NAME",
+        )
     ledger = Ledger.of(project)
     before = [status_of(image, ledger) for image in images]
     skipped = []
     accepted = []
     for status in before:
-        if objection := _objection(status, state, allow_empty=allow_empty):
-            skipped.append((status.image, objection))
+        image = status.image
+        if objection := _objection(status, state, allow_empty=allow_empty, own=independent and by):
+            skipped.append((image, objection))
             continue
-        accepted.append(status.image)
-        record = ledger.image(status.image.id, status.image.name)
-        seen = look(status.image, record)
+        accepted.append(image)
+        record = ledger.image(image.id, image.name)
+        if independent:
+            said = (by, digest_of_own(image, by))
+            standing = [
+                (word.by, word.digest) for word in record.standing_words if word.independent
+            ]
+            if said not in standing:
+                record_word(ledger, image, state.value, by=by, independent=True)
+            continue
+        seen = look(image, record)
         word = record.word
-        again = word and (word.state, word.by, word.digest) == (state, by, seen.digest)
+        again = word and (word.state, word.by, word.digest) == (state, by, seen.shared_digest)
         if not again and (status.state is not State.APPROVED or state is State.APPROVED):
-            record_word(ledger, status.image, state.value, by=by)
+            record_word(ledger, image, state.value, by=by)
     return Said(tuple(_mirrored(project, ledger, accepted)), tuple(skipped))
 
 
-def _objection(status: ImageStatus, state: State, *, allow_empty: bool) -> QpannotError | None:
+def _objection(
+    status: ImageStatus, state: State, *, allow_empty: bool, own: str | bool
+) -> QpannotError | None:
     if status.error:
         return status.error
+    if own and not allow_empty and not (status.seen and own in status.seen.annotators):
+        return UsageError(
+            f"No annotations of {own} on {status.image.name}.",
+            hint="Import what that person drew (qpannot import geojson --by NAME), or, where the "
+            "person looked and there truly is nothing to annotate, say so with --empty.",
+        )
     if not status.annotations and not allow_empty:
         return UsageError(
             f"No annotations on {status.image.name}.",
@@ -87,18 +120,29 @@ def _objection(status: ImageStatus, state: State, *, allow_empty: bool) -> Qpann
     return None
 
 
-def take_back(project: Project, images: Sequence[ProjectImage], *, by: str = "") -> Said:
+def take_back(
+    project: Project,
+    images: Sequence[ProjectImage],
+    *,
+    by: str = "",
+    independent: bool = False,
+) -> Said:
     """Take back the last word on each image: approved becomes reviewed, reviewed waits again.
 
     Also where a correction made a slide reviewed: it then waits until it is changed again. Images
     that cannot be read are skipped.
+
+    Parameters
+    ----------
+    independent
+        Take back what the person ``by`` said of that person's own annotations.
     """
     ledger = Ledger.of(project)
     statuses = [status_of(image, ledger) for image in images]
     mirror(project, ledger, statuses)  # takes down what was said in QuPath, to be taken back
     readable = [status.image for status in statuses if not status.error]
     for image in readable:
-        record_word(ledger, image, TAKEN_BACK, by=by)
+        record_word(ledger, image, TAKEN_BACK, by=by, independent=independent)
     skipped = tuple((status.image, status.error) for status in statuses if status.error)
     return Said(tuple(_mirrored(project, ledger, readable)), skipped)
 
@@ -115,7 +159,7 @@ def still_waiting(project: Project) -> Iterator[None]:
         with suppress(QpannotError):  # whoever needs what cannot be read says so
             record = ledger.image(image.id, image.name)
             back = record.taken_back
-            if back and back.digest and back.digest == look(image, record).digest:
+            if back and back.digest and back.digest == look(image, record).shared_digest:
                 waiting.append((image, back.digest))
     try:
         yield
@@ -127,9 +171,9 @@ def still_waiting(project: Project) -> Iterator[None]:
 def _wait_on(ledger: Ledger, image: ProjectImage, digest: str) -> None:
     def change(record: ImageRecord) -> None:
         record.seen = look(image, record)
-        record.words[-1].digest = record.seen.digest
+        record.words[-1].digest = record.seen.shared_digest
 
-    if look(image, ledger.image(image.id, image.name)).digest != digest:
+    if look(image, ledger.image(image.id, image.name)).shared_digest != digest:
         ledger.edit_image(image.id, image.name, change)
 
 

@@ -8,7 +8,7 @@ is never more than proposed. What was taken back stays so until the annotations 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -17,11 +17,12 @@ import shapely
 from shapely import make_valid
 from shapely.geometry.base import BaseGeometry
 
-from qpannot.bootstrap.image_record import ImageRecord, Seen, Word, now
+from qpannot.bootstrap.image_record import ImageRecord, Seen
 from qpannot.bootstrap.ledger import Ledger
 from qpannot.console import Each, silent
 from qpannot.errors import QpannotError
-from qpannot.qupath import Annotation, ImageChanges, Project, ProjectImage
+from qpannot.qupath import Annotation, Project, ProjectImage
+from qpannot.qupath.annotators import by_annotator
 from qpannot.qupath.glancing import glance_at
 from qpannot.qupath.proposals import FINGERPRINT, is_proposal, is_untouched
 from qpannot.qupath.server import is_there
@@ -45,12 +46,24 @@ REVIEWED = (State.REVIEWED, State.APPROVED)
 """States in which a slide may be learned from."""
 
 
-def key_of(status: ImageStatus, ledger: Ledger) -> str:
-    """Return what tells whether something else can be learned from a reviewed slide than before."""
+def key_of(status: ImageStatus, ledger: Ledger, rule: str) -> str:
+    """Return what tells whether something else can be learned from a reviewed slide than before.
+
+    Parameters
+    ----------
+    rule
+        By which annotations of several people become one truth (``annotators.rule``).
+    """
     image = status.image
-    is_vouched = said_of(image, ledger.image(image.id, image.name)) is not None
-    digest = status.seen.digest if status.seen else None
-    return f"{digest}{' vouched' if is_vouched else ''}"
+    record = ledger.image(image.id, image.name)
+    vouched = " vouched" if is_vouched(image, record) else ""
+    seen = status.seen
+    several = ""
+    if record.independent_readers or (seen and seen.annotators):
+        several = f" {rule} of {', '.join(record.independent_readers)}"
+        if record.word:
+            several += f", {record.word.state} by {record.word.by}"
+    return f"{seen.digest if seen else None}{vouched}{several}"
 
 
 @dataclass(frozen=True)
@@ -116,20 +129,6 @@ def survey(
         folder = project.folder / "data" / image.id if at_a_glance else None
         statuses.append(status_of(image, ledger, folder))
     return statuses
-
-
-def remember(ledger: Ledger, statuses: Iterable[ImageStatus]) -> None:
-    """Record what was seen of images that have annotations, so that they need not be read again."""
-    for status in statuses:
-        image, seen = status.image, status.seen
-        if seen is None or not seen.annotations:
-            continue
-
-        def change(record: ImageRecord, seen: Seen = seen) -> None:
-            record.seen = seen
-
-        if ledger.image(image.id, image.name).seen != seen:
-            ledger.edit_image(image.id, image.name, change)
 
 
 def status_of(image: ProjectImage, ledger: Ledger, folder: Path | None = None) -> ImageStatus:
@@ -220,6 +219,7 @@ def look(image: ProjectImage, record: ImageRecord) -> Seen:
     annotations = () if nothing else image.annotations()
     proposals = [annotation for annotation in annotations if is_proposal(annotation)]
     drawn = sum(is_drawn_area(annotation) for annotation in annotations)
+    readers = by_annotator(annotations)
     present = {annotation.id for annotation in annotations}
     gone = {kept.id for kept in record.standing} - present
     if any(kept.id in present for kept in record.proposals if not kept.written):
@@ -234,6 +234,8 @@ def look(image: ProjectImage, record: ImageRecord) -> Seen:
         proposals=len(proposals),
         drawn=drawn,
         digest=digest_of(annotations),
+        annotators=tuple(sorted(filter(None, readers))),
+        shared=digest_of(readers.get("", ())) if any(readers) else None,
     )
 
 
@@ -274,15 +276,28 @@ def _has_area(geometry: BaseGeometry) -> bool:
 
 def said_of(image: ProjectImage, record: ImageRecord) -> State | None:
     """Return what a person said of an image, here or in QuPath; ``None`` if nothing stands."""
-    shown = image.metadata.get(STATE_KEY)
-    words = [
-        record.word.state if record.word else None,
-        None if record.is_echo(shown) else shown,
-    ]
+    words = [record.word.state if record.word else None, said_in_qupath(image, record)]
     for state in (State.APPROVED, State.REVIEWED):
         if state.value in words:
             return state
     return None
+
+
+def said_in_qupath(image: ProjectImage, record: ImageRecord) -> str | None:
+    """Return what the image's metadata says, unless we wrote it there."""
+    shown = image.metadata.get(STATE_KEY)
+    return None if record.is_echo(shown) else shown
+
+
+def is_vouched(image: ProjectImage, record: ImageRecord) -> bool:
+    """Tell whether a person said that all of the annotations that nobody calls his own are right.
+
+    An independent reader says so of that reader's alone, and who approves what such readers did
+    does not speak of proposals that none of them took over.
+    """
+    plain = [word.state for word in record.standing_words if not word.independent]
+    said = {*plain, said_in_qupath(image, record)}
+    return State.REVIEWED in said or (State.APPROVED in said and not record.independent_readers)
 
 
 def _judge(image: ProjectImage, record: ImageRecord, seen: Seen) -> tuple[State, str]:
@@ -290,11 +305,15 @@ def _judge(image: ProjectImage, record: ImageRecord, seen: Seen) -> tuple[State,
     if said and (word is None or word.state != said):
         return said, f"marked {said} in QuPath"
     if said and word:
+        if word.independent:
+            return said, f"{said} by {' and '.join(record.independent_readers)}, independently"
         by = f" {word.where}" if word.where else ""
         by += f" by {word.by}" if word.by else ""
-        changed = word.digest and word.digest != seen.digest
-        return said, f"{said}{by} on {word.when[:10]}{'; changed since' if changed else ''}"
-    if back and back.digest and back.digest == seen.digest and seen.annotations:
+        changed = word.digest and word.digest != seen.shared_digest
+        reason = f"{said}{by} on {word.when[:10]}{'; changed since' if changed else ''}"
+        others = " and ".join(record.independent_readers)
+        return said, reason + (f"; independently by {others}" if others else "")
+    if back and back.digest and back.digest == seen.shared_digest and seen.annotations:
         return State.PROPOSED, f"taken back on {back.when[:10]}, waits for a person"
     return _tell(record, seen)
 
@@ -320,54 +339,3 @@ def _tell(record: ImageRecord, seen: Seen) -> tuple[State, str]:
 
 def _is_rejected(record: ImageRecord, seen: Seen) -> bool:
     return not seen.proposals and not seen.drawn and bool(record.standing)
-
-
-def record_word(
-    ledger: Ledger, image: ProjectImage, state: str, *, by: str = "", where: str = ""
-) -> None:
-    """Record what a person said of an image, and of which annotations."""
-
-    def change(record: ImageRecord) -> None:
-        record.seen = look(image, record)
-        word = Word(state=state, by=by, where=where, when=now(), digest=record.seen.digest)
-        record.words.append(word)
-
-    ledger.edit_image(image.id, image.name, change)
-
-
-def mirror(project: Project, ledger: Ledger, statuses: Iterable[ImageStatus]) -> None:
-    """Write the states into the project, where QuPath shows them and can sort by them.
-
-    As image metadata, and as tags where the project's version of QuPath knows them. Only images
-    whose state changed are written, in one write; an unannotated image carries no mark.
-    """
-    changes: dict[str, ImageChanges] = {}
-    echoes: dict[str, str | None] = {}
-    before: dict[str, str | None] = {}
-    for status in statuses:
-        if status.error:
-            continue
-        image, shown = status.image, status.image.metadata.get(STATE_KEY)
-        record = ledger.image(image.id, image.name)
-        if not record.is_echo(shown) and shown in (State.REVIEWED, State.APPROVED):
-            record_word(ledger, image, shown, where="in QuPath")
-        wanted = None if status.state is State.UNANNOTATED else status.state.value
-        if record.mirrored != wanted or record.mirrored_before is not None:
-            echoes[image.id] = wanted
-            if shown in (State.REVIEWED, State.APPROVED) and shown != wanted:
-                before[image.id] = shown
-        if shown != wanted:
-            tags = {
-                TAG_PREFIX + state.value: state.value == wanted
-                for state in State
-                if state is not State.UNANNOTATED
-            }
-            changes[image.id] = ImageChanges(
-                metadata={STATE_KEY: wanted}, tags=tags, only_if={STATE_KEY: shown}
-            )
-    if echoes:  # first, and with what they replace, so that a crash never makes an echo a word
-        ledger.save_mirrored(echoes, before=before)
-    if changes:
-        project.update_images(changes)
-    if before:
-        ledger.save_mirrored({key: echoes[key] for key in before}, before={})

@@ -66,7 +66,8 @@ def next_step(statuses: Sequence[ImageStatus], ledger: Ledger, recipe: Recipe) -
         for each in statuses
         if each.state in REVIEWED and not each.error and not each.slide_is_missing
     ]
-    news = sum(known.get(each.image.id) != key_of(each, ledger) for each in reviewed)
+    rule = recipe.annotators.rule
+    news = sum(known.get(each.image.id) != key_of(each, ledger, rule) for each in reviewed)
     if rounds and rounds[-1].is_broken_off:
         return Step(Kind.LEARN, last, news, is_broken_off=True)
     otherwise = Kind.PROPOSE if ledger.kept_model() else Kind.TISSUE

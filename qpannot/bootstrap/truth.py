@@ -6,8 +6,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from qpannot.bootstrap.image_record import ImageRecord
 from qpannot.bootstrap.ledger import Ledger
-from qpannot.bootstrap.states import REVIEWED, ImageStatus, key_of, said_of
+from qpannot.bootstrap.readers.apart import readers_of
+from qpannot.bootstrap.readers.merging import merged
+from qpannot.bootstrap.states import REVIEWED, ImageStatus, is_vouched, key_of
 from qpannot.errors import QpannotError
 from qpannot.geometry import Mpp
 from qpannot.linking import check_is_slide, known_slides, open_image
@@ -26,7 +29,8 @@ class Lesson:
     Parameters
     ----------
     annotations
-        All of the image's, in QuPath's order.
+        All of the image's, in QuPath's order; where several people read it independently, one set
+        made of theirs (`qpannot.bootstrap.readers.merging`).
     is_vouched
         Whether a person said that they are right, all of them. Else the person changed some:
         proposals that nobody touched are then no truth, and nothing is learned where they lie.
@@ -49,7 +53,9 @@ class Lesson:
         return sum(not self.is_truth(annotation) for annotation in self.annotations)
 
 
-def lessons_of(statuses: Iterable[ImageStatus], ledger: Ledger) -> tuple[list[Lesson], Failures]:
+def lessons_of(
+    statuses: Iterable[ImageStatus], ledger: Ledger, recipe: Recipe
+) -> tuple[list[Lesson], Failures]:
     """Return the reviewed slides among images, and those whose annotations cannot be read."""
     lessons: list[Lesson] = []
     failed: Failures = []
@@ -59,12 +65,28 @@ def lessons_of(statuses: Iterable[ImageStatus], ledger: Ledger) -> tuple[list[Le
         image = status.image
         try:
             record = ledger.image(image.id, image.name)
-            is_vouched = said_of(image, record) is not None
-            key = key_of(status, ledger)
-            lessons.append(Lesson(image, tuple(image.annotations()), is_vouched, key))
+            key = key_of(status, ledger, recipe.annotators.rule)
+            annotations = truth_in(image.annotations(), image, record, recipe)
+            lessons.append(Lesson(image, annotations, is_vouched(image, record), key))
         except QpannotError as error:
             failed.append((image, error))
     return lessons, failed
+
+
+def truth_in(
+    annotations: Sequence[Annotation], image: ProjectImage, record: ImageRecord, recipe: Recipe
+) -> tuple[Annotation, ...]:
+    """Return which annotations of an image tell the truth of it, all of them or what is merged.
+
+    Whatever trains or judges sees this one set.
+
+    Parameters
+    ----------
+    annotations
+        All of the image's.
+    """
+    readers = readers_of(annotations, record, is_vouched=is_vouched(image, record))
+    return tuple(annotations) if readers is None else merged(readers, recipe)
 
 
 def metadata_of(project: Project) -> dict[str, Mapping[str, str]]:

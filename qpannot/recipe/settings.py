@@ -129,6 +129,16 @@ class LabelSettings(Section):
     """A patch with more than this part of it in ``Ignore*`` is left out."""
 
 
+class AnnotatorSettings(Section):
+    """How the annotations of several people who read one slide independently become one truth."""
+
+    rule: Literal["majority", "staple", "second_reader"] = "majority"
+    """``majority``: what more than half of them say; where no class has so many, nothing is
+    learned. ``staple``: what is most probable, given how well each agrees with all (Warfield et al.
+    2004); of two people as ``majority``, for who of them errs cannot be told. ``second_reader``:
+    the annotations of who approved the slide, else of who reviewed it last."""
+
+
 class SamplingSettings(Section):
     """How the patches of a batch are drawn: each level uniformly, one after the other."""
 
@@ -269,6 +279,7 @@ class Recipe(Section):
     round: RoundSettings = RoundSettings()
     patches: PatchSettings = PatchSettings()
     labels: LabelSettings = LabelSettings()
+    annotators: AnnotatorSettings = AnnotatorSettings()
     sampling: SamplingSettings = SamplingSettings()
     split: SplitSettings = SplitSettings()
     network: NetworkSettings = NetworkSettings()

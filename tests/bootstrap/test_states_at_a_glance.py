@@ -10,7 +10,8 @@ from shapely import LineString, Point, box
 
 from qpannot.bootstrap.ledger import Ledger
 from qpannot.bootstrap.loop import bootstrap
-from qpannot.bootstrap.states import State, remember, survey
+from qpannot.bootstrap.states import State, survey
+from qpannot.bootstrap.words import remember
 from qpannot.qupath import Annotation, ImageChanges, PathClass, Project, open_project
 from qpannot.qupath.proposals import Origin, make_proposal
 from qpannot.recipe import load_recipe

@@ -42,7 +42,7 @@ def stand(found: list[ImageStatus]) -> Stand:
 
 
 def keys(statuses: list[ImageStatus], ledger: Ledger) -> dict[str, str]:
-    return {each.image.id: key_of(each, ledger) for each in statuses}
+    return {each.image.id: key_of(each, ledger, "majority") for each in statuses}
 
 
 def save_round(

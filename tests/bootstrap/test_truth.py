@@ -46,7 +46,7 @@ def statuses_of(project: Project) -> list[ImageStatus]:
 
 
 def lessons(project: Project) -> list[Lesson]:
-    found, failed = lessons_of(statuses_of(project), Ledger.of(project))
+    found, failed = lessons_of(statuses_of(project), Ledger.of(project), Recipe())
     assert not failed
     return found
 
@@ -78,7 +78,7 @@ def test_a_word_is_something_new_to_learn_and_saying_it_twice_is_not(project: Pr
     ledger = Ledger.of(project)
 
     def key() -> str:
-        return key_of(statuses_of(project)[0], ledger)
+        return key_of(statuses_of(project)[0], ledger, "majority")
 
     before = key()
     assert key() == before == lessons(project)[0].key
@@ -140,6 +140,6 @@ def test_annotations_that_cannot_be_read_are_no_lesson_and_end_nothing(project: 
     say(project, project.images[:2], State.REVIEWED)
     before = statuses_of(project)
     (project.folder / "data" / "1" / "data.qpdata").write_bytes(b"no data")
-    found, failed = lessons_of(before, Ledger.of(project))
+    found, failed = lessons_of(before, Ledger.of(project), Recipe())
     assert [lesson.image.id for lesson in found] == ["2"]
     assert [image.id for image, _ in failed] == ["1"]

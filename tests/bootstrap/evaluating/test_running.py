@@ -36,7 +36,7 @@ def at_work(study: Any, *changes: str) -> Iterator[tuple[Work, list[Lesson], dic
     with study.open() as project:
         ledger = Ledger.of(project)
         work = Work(project, ledger, load_recipe(study.recipe, changes), None, silent)
-        lessons, _ = lessons_of(survey(project, ledger), ledger)
+        lessons, _ = lessons_of(survey(project, ledger), ledger, work.recipe)
         openers, failed = openers_of(work, [lesson.image for lesson in lessons])
         assert not failed
         yield work, lessons, openers
