@@ -17,6 +17,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 from xml.etree import ElementTree
 
 import numpy as np
@@ -56,6 +57,11 @@ SAMPLE_FORMAT, SMALLEST_SAMPLE = 339, 340
 """TIFF tags."""
 
 _DECODED = np.concatenate([[np.nan], np.arange(STEPS + 1) / STEPS]).astype(np.float32)
+
+
+def heatmap_path(folder: Path, slide_id: str) -> Path:
+    """Return where the heatmap of a slide lies in the folder of its model."""
+    return folder / f"{quote(slide_id, safe=' ')}.ome.tif"
 
 
 def save_heatmap(

@@ -8,10 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-from urllib.parse import quote
 
 from qpannot.errors import QpannotError
-from qpannot.heatmap import load_heatmap, save_heatmap
+from qpannot.heatmap import heatmap_path, load_heatmap, save_heatmap
 from qpannot.inference.choosing import Engines
 from qpannot.inference.predict import heatmap_key, predict_heatmap
 from qpannot.models import Bundle
@@ -80,11 +79,6 @@ class SlideResult:
     difference: float | None = None
     seconds: float = 0.0
     error: QpannotError | None = None
-
-
-def heatmap_path(folder: Path, slide_id: str) -> Path:
-    """Return where the heatmap of a slide lies."""
-    return folder / f"{quote(slide_id, safe=' ')}.ome.tif"
 
 
 def no_result(result: SlideResult) -> None:

@@ -95,11 +95,12 @@ class ProjectLock:
             hint += f" If it does not run any more, delete {self._marker}."
         return LockedError(
             self._path.parent.parent,
-            f"{self._holder()} has been writing to the project for {timeout_s:.0f} s.",
+            f"{self.holder()} has been writing to the project for {timeout_s:.0f} s.",
             hint=hint,
         )
 
-    def _holder(self) -> str:
+    def holder(self) -> str:
+        """Return who holds it, in words, where somebody does."""
         try:
             owner = json.loads(self._owner.read_text(encoding="utf-8"))
             return (

@@ -222,13 +222,16 @@ def _traced(
         if not spots:
             placed.append((share, 0, _NONE))
             continue
-        for layer, (labels, n) in enumerate(layers):
-            is_free = (bool((labels[place][mask] == _NONE).all()) for place, mask in spots)
-            if n < _NONE - 1 and all(is_free):
-                break
-        else:
-            layer, labels, n = len(layers), blank.copy(), 0
-            layers.append((labels, n))
+        free = [
+            number
+            for number, (labels, n) in enumerate(layers)
+            if n < _NONE - 1 and all((labels[place][mask] == _NONE).all() for place, mask in spots)
+        ]
+        if not free:
+            free = [len(layers)]
+            layers.append((blank.copy(), 0))
+        layer = free[0]
+        labels, n = layers[layer]
         layers[layer] = (labels, n + 1)
         placed.append((share, layer, n + 1))
         for place, mask in spots:
