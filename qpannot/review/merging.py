@@ -154,9 +154,9 @@ def merged(
             replace.append((old, _storable(old.with_changes(geometry=area, roi=None))))
     add = []
     for value, polygons in new:
-        if (area := _tidied(shapely.union_all(polygons), shapely.Polygon(), pixel)) is not None:
-            made = Annotation(area, path_class=classes[value - 1], metadata=dict(metadata or {}))
-            add.append(_storable(made))
+        area = polygons[0] if len(polygons) == 1 else shapely.union_all(polygons)
+        made = Annotation(area, path_class=classes[value - 1], metadata=dict(metadata or {}))
+        add.append(_storable(made))
     return Edits(tuple(add), tuple(replace), tuple(remove))
 
 
@@ -276,37 +276,29 @@ def _redrawn(
     gained: Sequence[shapely.Polygon],
     pixel: float,
 ) -> BaseGeometry | None:
-    """Return an area without some polygons and with others, or ``None`` where nothing is left."""
+    """Return an area without some polygons and with others, or ``None`` where nothing is left.
+
+    Slivers and pinholes that arise where these meet the area are left out.
+    """
     left = shapely.difference(area, shapely.union_all(lost))
-    return _tidied(shapely.union_all([left, *gained]), area, pixel)
-
-
-def _tidied(area: BaseGeometry, before: BaseGeometry, pixel: float) -> BaseGeometry | None:
-    """Return the polygons of an area without slivers and pinholes that were not there before."""
-    polygons = [each for each in shapely.get_parts(area) if each.geom_type == "Polygon"]
+    polygons = shapely.get_parts(shapely.union_all([left, *gained]))
+    polygons = polygons[shapely.get_type_id(polygons) == shapely.GeometryType.POLYGON]
     rings, owner = shapely.get_rings(polygons, return_index=True)
     size, length = shapely.area(shapely.polygons(rings)), shapely.length(rings)
     is_sliver = (size < pixel**2) & (2 * size < SLIVER_PX * pixel * length)
     if is_sliver.any():
-        old = set(shapely.to_wkb(shapely.normalize(shapely.get_rings(shapely.get_parts(before)))))
-        suspects = np.flatnonzero(is_sliver)
-        is_sliver[suspects] = [
-            each not in old for each in shapely.to_wkb(shapely.normalize(rings[suspects]))
-        ]
+        window = shapely.buffer(shapely.union_all([*lost, *gained]), pixel)
+        old = set(shapely.to_wkb(shapely.normalize(shapely.get_rings(shapely.get_parts(area)))))
+        is_old = [each in old for each in shapely.to_wkb(shapely.normalize(rings))]
+        is_sliver &= shapely.covers(window, rings) & ~np.array(is_old)
         is_shell = np.diff(owner, prepend=-1) > 0
-        gone = set(owner[is_sliver & is_shell].tolist())
-        kept = [index for index in np.flatnonzero(~is_sliver).tolist() if owner[index] not in gone]
-        polygons = (
-            shapely.polygons(
-                [shapely.LinearRing(ring) for ring in rings[kept]],
-                indices=np.unique(owner[kept], return_inverse=True)[1],
-            ).tolist()
-            if kept
-            else []
-        )
-    if not polygons:
+        is_gone = is_sliver | np.isin(owner, owner[is_sliver & is_shell])
+        kept = rings[~is_gone]
+        own = np.unique(owner[~is_gone], return_inverse=True)[1]
+        polygons = np.asarray(shapely.polygons(kept, indices=own) if len(kept) else [], object)
+    if len(polygons) == 0:
         return None
-    return polygons[0] if len(polygons) == 1 else shapely.MultiPolygon(polygons)
+    return polygons[0] if len(polygons) == 1 else shapely.MultiPolygon(polygons.tolist())
 
 
 def _mended(area: BaseGeometry) -> BaseGeometry:

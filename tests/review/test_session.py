@@ -3,14 +3,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from qpannot.bootstrap.ledger import Ledger
 from qpannot.bootstrap.loop import bootstrap
-from qpannot.bootstrap.states import State, survey
+from qpannot.bootstrap.states import State
 from qpannot.qupath import Project, open_project
-from qpannot.qupath.proposals import is_untouched
 from qpannot.recipe import load_recipe
 from qpannot.review.session import Session
 
