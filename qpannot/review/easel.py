@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from qtpy.QtCore import QTimer
+
 from qpannot.errors import QpannotError
 from qpannot.geometry import Region, Size
 from qpannot.review.layers import SlideLayers
@@ -67,7 +69,8 @@ class Easel:
         if labels is not self._followed:
             self._followed = labels
             labels.mode = "paint"
-            labels.events.paint.connect(lambda event: self._painted())
+            # napari may tell of a stroke before it paints it
+            labels.events.paint.connect(lambda event: QTimer.singleShot(0, self._painted))
             labels.events.mode.connect(self._show_tool)
             labels.events.brush_size.connect(self._show_brush)
             labels.events.selected_label.connect(self._show_class)

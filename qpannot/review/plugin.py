@@ -72,7 +72,6 @@ class ReviewWidget(QWidget):  # type: ignore[misc]
         rows.addStretch(1)
         self._pages = QStackedLayout(self)
         self._pages.addWidget(asked)
-        napari_viewer.window._qt_window.destroyed.connect(self.close_project)
 
     def browse(self) -> bool:
         """Ask for the project's file; tell whether one was chosen."""
@@ -99,7 +98,8 @@ class ReviewWidget(QWidget):  # type: ignore[misc]
             self.close_project()
             return
         self.message.setText("")
-        self.review = ReviewWindow(self._viewer, session)
+        self.review = review = ReviewWindow(self._viewer, session)
+        self.destroyed.connect(lambda: review.close())  # with the viewer's window
         self._pages.addWidget(self.review.panel)
         self._pages.setCurrentWidget(self.review.panel)
         self.review.start()
