@@ -65,7 +65,8 @@ def next_steps(
     if waiting := count[State.PROPOSED]:
         steps.append(
             f"{counted(waiting, 'slide')} to be corrected: open {project} in QuPath (reopen it if "
-            "it is open already), correct the proposals with the brush, save. A changed proposal "
+            "it is open already), correct the proposals with the brush, save; or do so in napari: "
+            f"qpannot review {named}. A changed proposal "
             "counts as reviewed; where one is right as it is, say so: "
             f"qpannot approve IMAGE -p {named}"
         )
