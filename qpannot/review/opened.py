@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,21 +13,21 @@ from qpannot.bootstrap.image_record import now
 from qpannot.bootstrap.ledger import Ledger
 from qpannot.bootstrap.readers.effort import Effort, EffortClock, record_effort
 from qpannot.bootstrap.review import Said, say, take_back
-from qpannot.bootstrap.states import REVIEWED, ImageStatus, State, digest_of, status_of
+from qpannot.bootstrap.states import REVIEWED, ImageStatus, State, status_of
 from qpannot.bootstrap.words import mirror, remember
-from qpannot.console import counted
 from qpannot.errors import ConcurrentChangeError, QpannotError, UsageError
 from qpannot.geometry import Region
-from qpannot.qupath import Annotation, ImageChanges, PathClass, Project
-from qpannot.qupath.annotation import differences
+from qpannot.qupath import Annotation, ImageChanges, PathClass, Project, ProjectImage
 from qpannot.qupath.annotators import ANNOTATOR
 from qpannot.qupath.proposals import is_untouched
 from qpannot.review.canvas import Canvas, Labels, draw
+from qpannot.review.drawing import Drawing, digest_in_any_order
 from qpannot.review.journal import Claimed, Entry, claim, forget
-from qpannot.review.merging import Edits, edits_between, merged
-from qpannot.review.painted import Painted, painted_again
+from qpannot.review.merging import Edits
+from qpannot.review.painted import Painted
 from qpannot.review.queue import NOTE, Item, Reader
-from qpannot.review.views import View, view_of
+from qpannot.review.saved import NothingAnnotatedError, Saved
+from qpannot.review.views import view_of
 from qpannot.slide import Slide
 
 ATTEMPTS = 5
@@ -35,48 +35,6 @@ ATTEMPTS = 5
 
 PASSING_BY_S = 5.0
 """Who did nothing but look for so long has not worked on a slide."""
-
-
-class NothingAnnotatedError(UsageError):
-    """A slide without annotations was accepted without saying that there are none."""
-
-
-@dataclass(frozen=True)
-class Saved:
-    """What a save changed in the project.
-
-    Parameters
-    ----------
-    added, changed, removed
-        Annotations.
-    conflicts
-        Annotations that somebody else, as QuPath, changed since they were shown. What was painted
-        was done upon those.
-    status
-        How the slide stands now.
-    is_redrawn
-        Whether `Opened.labels` was drawn anew, in place.
-    """
-
-    added: int
-    changed: int
-    removed: int
-    conflicts: int
-    status: ImageStatus
-    is_redrawn: bool = False
-
-    @property
-    def message(self) -> str:
-        """What happened, in a sentence."""
-        counts = {"added": self.added, "changed": self.changed, "removed": self.removed}
-        done = [f"{n} {what}" for what, n in counts.items() if n]
-        text = f"annotations: {', '.join(done)}" if done else "no annotation was changed"
-        if self.conflicts:
-            text += (
-                f"; {counted(self.conflicts, 'annotation')} had been changed by somebody else "
-                "meanwhile, and what was painted was done upon that"
-            )
-        return f"{self.status.state}; {text}."
 
 
 class Opened:
@@ -117,26 +75,30 @@ class Opened:
         tool: str,
         clock: Callable[[], float],
     ) -> None:
-        self.image, self.item, self.slide, self.heatmap = item.image, item, slide, heatmap
-        self._project, self._ledger, self._reader = project, Ledger.of(project), reader
+        self.item, self.slide, self.heatmap = item, slide, heatmap
+        self._project, self._reader = project, reader
         self._tell, self._tool = tell, tool
         self._effort, self._started = EffortClock(clock), now()
         self._note = self._noted = item.note
-        self._guard = threading.RLock()
-        self._layers: list[Painted] = []
-        self._strokes = 0
         self._saving = ""
+        self._strokes = 0
         name = f"{self.image.id} {reader.by}" if reader.independent else self.image.id
         claimed = claim(self._ledger.house / "review", name)
         self._journal = claimed.journal
         try:
             known = {each.name for each in classes}
             left = {each: None for _, entry in claimed.left for each in entry.classes}
-            self.classes = (*classes, *(PathClass(each) for each in left if each not in known))
-            self._read()
-            self._show(Canvas.of_slide(slide.size))
-            self._beginning = self._before
+            all_classes = (*classes, *(PathClass(each) for each in left if each not in known))
+            self._drawing = Drawing(
+                self.image,
+                partial(view_of, reader=reader, classes=all_classes, has_read=self._has_read()),
+                all_classes,
+                {ANNOTATOR: reader.by} if reader.independent else {},
+                Canvas.of_slide(slide.size),
+            )
+            self._beginning = self.labels.copy()
             self.messages = tuple(self._recover(claimed))
+            """To be shown to the person: what was recovered, who else has the slide open."""
             self._journal.start(self._entry)
             self._journal.write()
             if self._journal.problem is None:  # all is kept in one place now
@@ -145,57 +107,42 @@ class Opened:
             self._journal.abandon()
             raise
 
-    def _read(self) -> None:
-        """Read the annotations as they are now."""
-        self._fingerprint = self.image.fingerprint()  # first, so that no later change is missed
-        self._stored = self.image.annotations()
-        self._drawn = self._view(self._stored).own
-        self.context = self._view(self._stored).context
+    @property
+    def image(self) -> ProjectImage:
+        """The image, with its metadata as last written."""
+        return next(each for each in self._project.images if each.id == self.item.image.id)
 
-    def _view(self, annotations: Sequence[Annotation]) -> View:
-        has_read = False
-        if self._reader.independent:
-            record = self._ledger.image(self.image.id, self.image.name)
-            has_read = self._reader.by in record.independent_readers
-        return view_of(annotations, self._reader, self.classes, has_read=has_read)
+    @property
+    def _ledger(self) -> Ledger:
+        """The ledger as it is on disk: one that is kept does not see what others write."""
+        return Ledger.of(self._project)
 
-    def _show(self, canvas: Canvas) -> None:
-        before = draw(self._drawn, self.classes, canvas)
-        with self._guard:
-            self.canvas = canvas
-            self._before = before
-            self.labels: Labels = before.copy()
-
-    def _redraw(self) -> None:
-        """Draw the annotations into `labels`, in place."""
-        before = draw(self._drawn, self.classes, self.canvas)
-        with self._guard:
-            self._before = before
-            self.labels[...] = before
+    def _has_read(self) -> bool:
+        """Tell whether an independent reader was done with the slide before."""
+        record = self._ledger.image(self.image.id, self.image.name)
+        return self._reader.independent and self._reader.by in record.independent_readers
 
     def _recover(self, claimed: Claimed) -> Iterator[str]:
         """Take over what sessions that broke off have left; yield what to tell of it."""
-        digest = _digest(self._stored)
+        drawing = self._drawing
         painted: list[Painted] = []
         for _, entry in claimed.left:
-            if entry.saving and entry.saving == digest:
+            if entry.saving and entry.saving == drawing.digest:
                 continue
-            painted += [_in_classes(layer, entry, self.classes) for layer in entry.layers]
+            painted += [_in_classes(layer, entry.classes, self.classes) for layer in entry.layers]
             self._note = entry.note
             by = f" by {entry.by}" if entry.by else ""
-            text = f"What was painted{by} on {entry.when[:16].replace('T', ' ')} UTC and not saved "
-            text += "is here again: save it, or discard it."
-            if entry.digest != digest:
+            when = entry.when[:16].replace("T", " ")
+            text = (
+                f"What was painted{by} until {when} UTC and not saved is here again: save it, or "
+            )
+            text += "discard it."
+            if entry.digest != drawing.digest:
                 text += " The annotations were changed since, so it was painted upon the new ones."
             yield text
-        self.recovered = bool(painted) or self._note != self._noted
-        last = painted.pop() if painted and painted[-1].canvas == self.canvas else None
         if painted:
-            self._layers = painted
-            self._drawn = self._painted_again(self._drawn, painted)
-            self._redraw()
-        if last is not None:
-            last.put_on(self.labels)
+            drawing.take_over(painted)
+        self.recovered = bool(painted) or self._note != self._noted
         for path in claimed.damaged:
             yield f"A journal of this slide could not be read and was set aside: {path}"
         for other in claimed.others:
@@ -204,14 +151,25 @@ class Opened:
                 "but agree on who paints."
             )
 
-    def _painted_again(
-        self, annotations: Sequence[Annotation], layers: Sequence[Painted]
-    ) -> tuple[Annotation, ...]:
-        return painted_again(annotations, layers, self.classes, metadata=self._metadata)
+    @property
+    def classes(self) -> tuple[PathClass, ...]:
+        """The class of label 1, of 2, and so on."""
+        return self._drawing.classes
 
     @property
-    def _metadata(self) -> dict[str, str]:
-        return {ANNOTATOR: self._reader.by} if self._reader.independent else {}
+    def canvas(self) -> Canvas:
+        """Where the pixels of `labels` lie on the slide."""
+        return self._drawing.canvas
+
+    @property
+    def labels(self) -> Labels:
+        """Class of each pixel, uint8, shape [height, width]; 0 is none. Painted on in place."""
+        return self._drawing.labels
+
+    @property
+    def context(self) -> tuple[Annotation, ...]:
+        """Annotations that are not editable here: locked, without class, points, ``Region*``."""
+        return self._drawing.context
 
     @property
     def note(self) -> str:
@@ -226,8 +184,7 @@ class Opened:
     @property
     def is_changed(self) -> bool:
         """Whether something was painted or noted that the project does not hold yet."""
-        is_painted = bool(self._layers) or not np.array_equal(self._before, self.labels)
-        return is_painted or self._note != self._noted
+        return self._drawing.is_painted or self._note != self._noted
 
     @property
     def unsaved(self) -> int:
@@ -254,19 +211,14 @@ class Opened:
         self._journal.ask()
 
     def _entry(self) -> Entry | None:
-        with self._guard:
-            layers, canvas, before = list(self._layers), self.canvas, self._before
-            after = self.labels.copy()
-            saving, note = self._saving, self._note
-        if (last := Painted.between(before, after, canvas)) is not None:
-            layers.append(last)
+        layers, note = self._drawing.painted(), self._note
         if not layers and note == self._noted:
             return None
         return Entry(
             by=self._reader.by,
             when=now(),
-            digest=_digest(self._stored),
-            saving=saving,
+            digest=self._drawing.digest,
+            saving=self._saving,
             note=note,
             classes=tuple(each.name for each in self.classes),
             layers=tuple(layers),
@@ -293,27 +245,8 @@ class Opened:
         self._turn_to(Canvas.of_slide(self.slide.size))
 
     def _turn_to(self, canvas: Canvas) -> None:
-        painted, drawn = self._all_painted()
-        with self._guard:
-            self._layers = painted
-            self._drawn = drawn
-            self._show(canvas)
+        self._drawing.turn_to(canvas)
         self.keep()
-
-    def _all_painted(self) -> tuple[list[Painted], tuple[Annotation, ...]]:
-        """Return all that was painted, and the annotations with it."""
-        last = Painted.between(self._before, self.labels, self.canvas)
-        if last is None:
-            return self._layers, self._drawn
-        edits = merged(
-            self._drawn,
-            self._before,
-            self.labels,
-            self.canvas,
-            self.classes,
-            metadata=self._metadata,
-        )
-        return [*self._layers, last], edits.applied_to(self._drawn)
 
     def save(self) -> Saved:
         """Write what was painted and noted to the project.
@@ -325,75 +258,51 @@ class Opened:
         QpannotError
             It cannot be written. Nothing is lost: it stays painted, and in the journal.
         """
+        drawing = self._drawing
         conflicts = 0
         for attempt in range(ATTEMPTS):
-            if self.image.fingerprint() != self._fingerprint:
-                conflicts += self._rebase()
-            edits = self._edits(self._all_painted()[1])
-            if not edits:
-                break
-            with self._guard:
-                self._saving = _digest(edits.applied_to(self._stored))
-            self._journal.write()
+            if self.image.fingerprint() != drawing.fingerprint:
+                conflicts += drawing.rebase()
+            edits = drawing.edits()
             try:
-                self.image.write_annotations(
-                    add=edits.add,
-                    replace=edits.replace,
-                    remove=edits.remove,
-                    unless_changed_since=self._fingerprint,
-                )
+                wanted = self._write(edits)
                 break
             except ConcurrentChangeError:
                 if attempt == ATTEMPTS - 1:
                     raise
-        self._save_note()
-        is_redrawn = self._settle(bool(edits)) or conflicts > 0
+        is_redrawn = drawing.settle(wanted) or conflicts > 0
         self._strokes = 0
+        self._journal.write()
+        self._save_note()
         status = self._look()
         self._record_effort()
         n = len(edits.add), len(edits.replace), len(edits.remove)
         return Saved(*n, conflicts, status, is_redrawn)
 
-    def _rebase(self) -> int:
-        """Read the annotations anew and do upon them what was painted; return how many differ."""
-        last = Painted.between(self._before, self.labels, self.canvas)
-        before = self._stored
-        self._read()
-        self._drawn = self._painted_again(self._drawn, self._layers)
-        changes = _count_changes(before, self._stored)
-        if changes:
-            self._redraw()
-            if last is not None:
-                last.put_on(self.labels)
-        return changes
-
-    def _settle(self, was_written: bool) -> bool:
-        """Begin anew from what the project holds now; return whether `labels` were drawn anew."""
-        wanted = self._saving
-        if was_written:
-            self._read()
-        else:
-            self._drawn = self._view(self._stored).own
-        is_other = was_written and _digest(self._stored) != wanted
-        with self._guard:
-            self._layers, self._saving = [], ""
-            self._before = self.labels.copy()
-        if is_other:
-            self._redraw()
-        self._journal.write()
-        return is_other
-
-    def _edits(self, drawn: Sequence[Annotation]) -> Edits:
-        """Return what makes of the annotations that are there those that the reader drew."""
-        own = {each.id for each in self._view(self._stored).own}
-        others = tuple(each for each in self._stored if each.id not in own)
-        return edits_between(self._stored, (*others, *drawn))
+    def _write(self, edits: Edits) -> str:
+        """Write edits, if there are any, and return the digest of what is stored then."""
+        drawing = self._drawing
+        if not edits:
+            return drawing.digest
+        self._saving = digest_in_any_order(edits.applied_to(drawing.stored))
+        try:
+            self._journal.write()  # so that a crash after the write does not bring it up again
+            self.image.write_annotations(
+                add=edits.add,
+                replace=edits.replace,
+                remove=edits.remove,
+                unless_changed_since=drawing.fingerprint,
+            )
+            return self._saving
+        finally:
+            self._saving = ""
 
     def _save_note(self) -> None:
         if self._note != self._noted:
             changes = ImageChanges(metadata={NOTE: self._note or None})
             self._project.update_images({self.image.id: changes})
             self._noted = self._note
+            self._journal.write()
 
     def _look(self) -> ImageStatus:
         """Return how the slide stands now, and show it in the project."""
@@ -427,7 +336,7 @@ class Opened:
 
     def _say(self, state: State, *, allow_empty: bool) -> Saved:
         saved = self.save()
-        if not allow_empty and not (self._drawn if self._reader.independent else self._stored):
+        if not allow_empty and not self._is_annotated:
             raise NothingAnnotatedError(
                 f"Nothing is annotated on {self.image.name}.",
                 hint="Where there truly is nothing to annotate, say so: accept it as empty.",
@@ -441,6 +350,11 @@ class Opened:
             independent=self._reader.independent,
         )
         return replace(saved, status=self._told(said))
+
+    @property
+    def _is_annotated(self) -> bool:
+        drawing = self._drawing
+        return bool(drawing.own if self._reader.independent else drawing.stored)
 
     def send_back(self) -> Saved:
         """Save, and take back what was said of the slide: it waits for a first reader again."""
@@ -473,28 +387,25 @@ class Opened:
                 hint="Erase what is wrong of your own copy, and accept the rest.",
             )
         saved = self.save()
+        drawing = self._drawing
         for attempt in range(ATTEMPTS):
-            gone = [each for each in self._view(self._stored).own if is_untouched(each)]
+            gone = Edits(remove=tuple(each for each in drawing.own if is_untouched(each)))
             try:
-                self.image.write_annotations(remove=gone, unless_changed_since=self._fingerprint)
+                self._write(gone)
                 break
             except ConcurrentChangeError:
                 if attempt == ATTEMPTS - 1:
                     raise
-                self._rebase()
-        self._read()
-        self._redraw()
-        removed = saved.removed + len(gone)
+                drawing.rebase()
+        drawing.rebase()
+        drawing.forget()
+        removed = saved.removed + len(gone.remove)
         return replace(saved, removed=removed, status=self._look(), is_redrawn=True)
 
     def discard(self) -> None:
         """Forget what was painted and noted since the last save; `labels` is drawn anew."""
-        with self._guard:
-            self._layers = []
-            self._note = self._noted
-        self._drawn = self._view(self._stored).own
-        self._redraw()
-        self._strokes = 0
+        self._drawing.forget()
+        self._note, self._strokes = self._noted, 0
         self._journal.write()
 
     def close(self) -> None:
@@ -521,7 +432,10 @@ class Opened:
         area, mpp = None, self.slide.mpp_or_none
         if mpp is not None:
             whole = Canvas.of_slide(self.slide.size)
-            shown = self.labels if self.canvas == whole else self._all_drawn(whole)
+            drawing = self._drawing
+            shown = self.labels
+            if self.canvas != whole:
+                shown = draw(drawing.annotations(), self.classes, whole)
             pixel_um2 = whole.downsample**2 * mpp.x * mpp.y
             area = float(np.count_nonzero(shown != self._beginning) * pixel_um2)
         effort = Effort(
@@ -536,25 +450,10 @@ class Opened:
         )
         record_effort(self._ledger, self.image, effort)
 
-    def _all_drawn(self, canvas: Canvas) -> Labels:
-        return draw(self._all_painted()[1], self.classes, canvas)
 
-
-def _digest(annotations: Sequence[Annotation]) -> str:
-    """Return a digest of annotations in whatever order."""
-    return digest_of(sorted(annotations, key=lambda each: each.id))
-
-
-def _count_changes(before: Sequence[Annotation], after: Sequence[Annotation]) -> int:
-    """Return how many annotations are new, gone or other ones."""
-    old, new = ({each.id: each for each in some} for some in (before, after))
-    common = old.keys() & new.keys()
-    return len(old.keys() ^ new.keys()) + sum(bool(differences(old[k], new[k])) for k in common)
-
-
-def _in_classes(layer: Painted, entry: Entry, classes: Sequence[PathClass]) -> Painted:
+def _in_classes(layer: Painted, names: Sequence[str], classes: Sequence[PathClass]) -> Painted:
     """Return what was painted in the values that classes have now."""
-    names = [each.name for each in classes]
+    known = [each.name for each in classes]
     values = np.arange(256, dtype=np.uint8)
-    values[1 : len(entry.classes) + 1] = [names.index(name) + 1 for name in entry.classes]
+    values[1 : len(names) + 1] = [known.index(name) + 1 for name in names]
     return replace(layer, values=values[layer.values])

@@ -20,8 +20,9 @@ from qpannot.heatmap import heatmap_path
 from qpannot.linking import check_is_slide, known_slides, open_image
 from qpannot.qupath import PathClass, Project, ProjectImage
 from qpannot.recipe import BASE, Recipe, load_recipe
-from qpannot.review.opened import NothingAnnotatedError, Opened, Saved
+from qpannot.review.opened import Opened
 from qpannot.review.queue import NOTE, Item, Reader, queue_of, refreshed
+from qpannot.review.saved import NothingAnnotatedError, Saved
 
 __all__ = ["NOTE", "Item", "NothingAnnotatedError", "Opened", "Saved", "Session", "classes_of"]
 
@@ -85,12 +86,12 @@ class Session:
         self.project, self.by, self.second_reader = project, by, second_reader
         self.independent = independent
         self._reader = Reader(by, second_reader, independent)
-        self._ledger = Ledger.of(project)
         self._mpp, self._tool, self._clock = mpp, tool, clock
         self._known = known_slides(project)
-        statuses = survey(project, self._ledger, each)
-        remember(self._ledger, statuses)
-        mirror(project, self._ledger, statuses)
+        ledger = Ledger.of(project)
+        statuses = survey(project, ledger, each, at_a_glance=True)
+        remember(ledger, statuses)
+        mirror(project, ledger, statuses)
         found = queue_of(project, statuses, self._reader, images)
         self._queue = [item for item in found if _why_not(item) is None]
         self.left_out = tuple(
@@ -153,13 +154,13 @@ class Session:
         slide = open_image(image, fallback_mpp=self._mpp)
         try:
             if self.second_reader:
-                hand_over(self._ledger, image)
+                hand_over(Ledger.of(self.project), image)
             self.current = Opened(
                 self.project,
                 item,
                 self._reader,
                 slide,
-                heatmap_of(self._ledger, image),
+                heatmap_of(Ledger.of(self.project), image),
                 classes_of(self.project, image, self._recipe()),
                 tell=self._note_status,
                 tool=self._tool,
@@ -171,7 +172,7 @@ class Session:
         return self.current
 
     def _recipe(self) -> Recipe:
-        return self._ledger.recipe() or load_recipe(BASE)
+        return Ledger.of(self.project).recipe() or load_recipe(BASE)
 
     def next(self) -> Opened | None:
         """Open the next that waits: after the open one, then from the beginning of the queue.
@@ -231,7 +232,8 @@ class Session:
     def _note_status(self, status: ImageStatus) -> None:
         place = self._place(status.image.id)
         assert place is not None
-        self._queue[place] = refreshed(self._queue[place], status, self._ledger, self._reader)
+        ledger = Ledger.of(self.project)
+        self._queue[place] = refreshed(self._queue[place], status, ledger, self._reader)
 
 
 def _why_not(item: Item) -> str | None:

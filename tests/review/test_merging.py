@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import shapely
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -266,7 +266,6 @@ def vertices_beyond(area: BaseGeometry, window: BaseGeometry) -> NDArray[np.floa
     return points[~shapely.intersects_xy(window, points)]
 
 
-@settings(max_examples=60)
 @given(drawings(), strokes())
 def test_what_is_painted_is_drawn_and_nothing_else_is_changed(
     before: list[Annotation], stroke: Labels
@@ -309,7 +308,6 @@ def test_what_is_painted_is_drawn_and_nothing_else_is_changed(
             assert new[each.id] is each
 
 
-@settings(max_examples=30)
 @given(drawings(), strokes())
 def test_painting_the_same_again_changes_next_to_nothing(
     before: list[Annotation], stroke: Labels

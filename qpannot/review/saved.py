@@ -1,0 +1,51 @@
+"""What came of a save."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from qpannot.bootstrap.states import ImageStatus
+from qpannot.console import counted
+from qpannot.errors import UsageError
+
+
+class NothingAnnotatedError(UsageError):
+    """A slide without annotations was accepted without saying that there are none."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What a save changed in the project.
+
+    Parameters
+    ----------
+    added, changed, removed
+        Annotations.
+    conflicts
+        Annotations that somebody else, as QuPath, changed since they were shown. What was painted
+        was done upon those.
+    status
+        How the slide stands now.
+    is_redrawn
+        Whether `Opened.labels` was drawn anew, in place.
+    """
+
+    added: int
+    changed: int
+    removed: int
+    conflicts: int
+    status: ImageStatus
+    is_redrawn: bool = False
+
+    @property
+    def message(self) -> str:
+        """What happened, in a sentence."""
+        counts = {"added": self.added, "changed": self.changed, "removed": self.removed}
+        done = [f"{n} {what}" for what, n in counts.items() if n]
+        text = f"annotations: {', '.join(done)}" if done else "no annotation was changed"
+        if self.conflicts:
+            text += (
+                f"; {counted(self.conflicts, 'annotation')} had been changed by somebody else "
+                "meanwhile, and what was painted was done upon that"
+            )
+        return f"{self.status.state}; {text}."
