@@ -41,7 +41,7 @@ def look(seconds: float) -> None:
 
 def main() -> None:
     """Make a project of the slide in a temporary folder, review it, and draw the window."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("slide", type=Path)
     parser.add_argument("picture", type=Path)
     chosen = parser.parse_args()
@@ -65,8 +65,9 @@ def main() -> None:
             height, width = labels.data.shape
             labels.brush_size = round(0.11 * width)
             for start, end in STROKES:
-                for place in np.linspace(start, end, 30):
-                    labels.paint(tuple(place * (height, width)), 0)
+                with labels.block_history():  # one stroke
+                    for place in np.linspace(start, end, 30):
+                        labels.paint(tuple(place * (height, width)), 0)
             window.do("paint")
             look(2)
             picture = Image.fromarray(viewer.window.screenshot(flash=False, canvas_only=False))

@@ -173,9 +173,16 @@ def test_a_folder_of_dicom_parts_is_one_slide(
 
 def test_doctor_says_what_is_there_and_what_absences_mean(qpannot: Any, tmp_path: Path) -> None:
     found = {each["what"]: each for each in qpannot("doctor", "--json").json}
-    assert {"QuPath", "project backend", "OpenSlide", "torch", "GPU", "OpenVINO", "napari", "disk"} <= set(
-        found
-    )
+    assert {
+        "QuPath",
+        "project backend",
+        "OpenSlide",
+        "torch",
+        "GPU",
+        "OpenVINO",
+        "napari",
+        "disk",
+    } <= set(found)
     assert found["OpenSlide"]["verdict"] == "ok"
     assert all(each["meaning"] for each in found.values() if each["verdict"] == "absent")
     assert "OpenSlide" in qpannot("doctor").out
