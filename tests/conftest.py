@@ -81,7 +81,7 @@ def write_slide(
     return path
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_slide() -> Callable[..., Path]:
     """Write a small pyramidal slide; see ``write_slide``."""
     return write_slide

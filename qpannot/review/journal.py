@@ -1,19 +1,19 @@
 """What was painted and is not in the project yet, on disk within seconds.
 
-A journal is one file for each slide that is open, ``qpannot/review/<image>-<n>.journal``, a zip of
-arrays as NumPy writes them. As long as somebody works on the slide, it is locked; one that nobody
+A journal is one file for each slide that is open, ``qpannot/review/<image>-<n>.journal``: a zip of
+arrays as NumPy writes them, after a digest of its bytes. As long as somebody works on the slide, it is locked; one that nobody
 holds is that of a session that broke off.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
 import os
 import threading
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -31,10 +31,13 @@ from qpannot.review.painted import Painted
 
 FORMAT = 1
 
+_DIGEST_BYTES = hashlib.sha256().digest_size
+
 EVERY_S = 1.0
 """No sooner is a journal written again: a stroke is on disk about so long after it was made."""
 
-_DAMAGE = (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
+_OTHER = (ValueError, KeyError, TypeError, zipfile.BadZipFile)
+"""How a journal that is whole, but not one of ours, cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,8 @@ def encoded(entry: Entry) -> bytes:
     arrays = {f"values_{index}": layer.values for index, layer in enumerate(entry.layers)}
     stream = io.BytesIO()
     np.savez_compressed(stream, about=text, **arrays)  # type: ignore[arg-type]  # numpy's stubs
-    return stream.getvalue()
+    data = stream.getvalue()
+    return hashlib.sha256(data).digest() + data
 
 
 def decoded(data: bytes, path: Path) -> Entry:
@@ -110,6 +114,9 @@ def decoded(data: bytes, path: Path) -> Entry:
     FormatError
         They are damaged, or of another version.
     """
+    digest, data = data[:_DIGEST_BYTES], data[_DIGEST_BYTES:]
+    if hashlib.sha256(data).digest() != digest:
+        raise FormatError(path, "a damaged journal, or none.")
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             about = json.loads(arrays["about"].tobytes())
@@ -133,7 +140,7 @@ def decoded(data: bytes, path: Path) -> Entry:
                 layers.append(layer)
         texts = {key: str(about[key]) for key in ("by", "when", "digest", "saving", "note")}
         return Entry(**texts, classes=tuple(map(str, about["classes"])), layers=tuple(layers))
-    except _DAMAGE as error:
+    except _OTHER as error:
         raise FormatError(path, f"no journal that can be read ({error}).") from error
 
 

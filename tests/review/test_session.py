@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from qpannot.bootstrap.loop import bootstrap
 from qpannot.bootstrap.states import STATE_KEY, State, survey
 from qpannot.errors import ProjectError, QpannotError, ReadOnlyError, UsageError
 from qpannot.geometry import Region
+from qpannot.linking import describe_slide
 from qpannot.qupath import Annotation, PathClass, Project, ProjectImage, open_project
 from qpannot.qupath.annotators import annotator_of
 from qpannot.qupath.proposals import is_proposal, is_untouched
@@ -22,11 +24,26 @@ RECIPE = load_recipe("h2gnet", ["tissue.min_area_um2=10000"])
 TUMOR = PathClass("Tumor", (200, 0, 0))
 
 
+@pytest.fixture(scope="session")
+def proposed(tmp_path_factory: pytest.TempPathFactory, make_slide: Callable[..., Path]) -> Path:
+    """A project with proposals for one.svs and two.svs, none for glass.svs. To be copied."""
+    folder = tmp_path_factory.mktemp("review")
+    slides = [
+        make_slide(folder / "one.svs"),
+        make_slide(folder / "two.svs", size=(1536, 2048)),
+        make_slide(folder / "glass.svs", tissue=False),
+    ]
+    with open_project(folder / "study", "x") as project:
+        project.add_images([describe_slide(path) for path in slides])
+        bootstrap(project, RECIPE)
+    return folder / "study"
+
+
 @pytest.fixture
-def project(project_folder: Path) -> Iterator[Project]:
-    """Slides of one and two with a proposal each, and glass without any."""
-    with open_project(project_folder, "r+") as opened:
-        bootstrap(opened, RECIPE)
+def project(proposed: Path, tmp_path: Path) -> Iterator[Project]:
+    """The same, to be changed; its slides are not."""
+    shutil.copytree(proposed, tmp_path / "study")
+    with open_project(tmp_path / "study", "r+") as opened:
         yield opened
 
 
@@ -434,14 +451,18 @@ def test_a_save_that_fails_loses_nothing(project: Project, monkeypatch: pytest.M
         assert opened.save().added == 1
 
 
-def test_a_slide_that_is_missing_is_left_out_and_named(project: Project, slide_file: Path) -> None:
-    slide_file.unlink()
-    session = Session(project)
-    ((image, why),) = session.left_out
-    assert image.id == "1" and "one.svs" in why
-    assert [item.image.id for item in session.queue] == ["2", "3"]
-    with pytest.raises(UsageError, match="not in the queue"):
-        session.open("1")
+def test_a_slide_that_is_missing_is_left_out_and_named(
+    project_folder: Path, slide_file: Path
+) -> None:
+    with open_project(project_folder, "r+") as project:
+        bootstrap(project, RECIPE)
+        slide_file.unlink()
+        session = Session(project)
+        ((image, why),) = session.left_out
+        assert image.id == "1" and "one.svs" in why
+        assert [item.image.id for item in session.queue] == ["2", "3"]
+        with pytest.raises(UsageError, match="not in the queue"):
+            session.open("1")
 
 
 def test_a_session_needs_to_write(project_folder: Path) -> None:
