@@ -1,8 +1,8 @@
 """What was painted and is not in the project yet, on disk within seconds.
 
 A journal is one file for each slide that is open, ``qpannot/review/<image>-<n>.journal``: a zip of
-arrays as NumPy writes them, after a digest of its bytes. As long as somebody works on the slide, it is locked; one that nobody
-holds is that of a session that broke off.
+arrays as NumPy writes them, after a digest of its bytes. As long as somebody works on the slide, it
+is locked; one that nobody holds is that of a session that broke off.
 """
 
 from __future__ import annotations

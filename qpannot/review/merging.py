@@ -24,7 +24,7 @@ WINDOW_PX = 2
 from its pixels, so that no fringe is left between them and what is painted, then from finer ones.
 """
 
-SMOOTHED_PX, SIMPLIFIED_PX = 0.4, 0.1
+SMOOTHED_PX, SIMPLIFIED_PX = 0.7, 0.1
 """How far a traced outline may lie from the edges of pixels, in pixels of the canvas."""
 
 FINEST, FINE_PX = 4, 1 << 22

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,10 +22,10 @@ from qpannot.qupath.annotators import ANNOTATOR
 from qpannot.qupath.proposals import is_untouched
 from qpannot.review.canvas import Canvas, Labels, draw
 from qpannot.review.drawing import Drawing, digest_in_any_order
-from qpannot.review.journal import Claimed, Entry, claim, forget
+from qpannot.review.journal import Entry, claim, forget
 from qpannot.review.merging import Edits
-from qpannot.review.painted import Painted
 from qpannot.review.queue import NOTE, Item, Reader
+from qpannot.review.recovery import recover
 from qpannot.review.saved import NothingAnnotatedError, Saved
 from qpannot.review.views import view_of
 from qpannot.slide import Slide
@@ -97,7 +97,10 @@ class Opened:
                 Canvas.of_slide(slide.size),
             )
             self._beginning = self.labels.copy()
-            self.messages = tuple(self._recover(claimed))
+            found = recover(claimed, self._drawing)
+            self._note = self._noted if found.note is None else found.note
+            self.recovered = found.is_painted or self._note != self._noted
+            self.messages = found.messages
             """To be shown to the person: what was recovered, who else has the slide open."""
             self._journal.start(self._entry)
             self._journal.write()
@@ -121,35 +124,6 @@ class Opened:
         """Tell whether an independent reader was done with the slide before."""
         record = self._ledger.image(self.image.id, self.image.name)
         return self._reader.independent and self._reader.by in record.independent_readers
-
-    def _recover(self, claimed: Claimed) -> Iterator[str]:
-        """Take over what sessions that broke off have left; yield what to tell of it."""
-        drawing = self._drawing
-        painted: list[Painted] = []
-        for _, entry in claimed.left:
-            if entry.saving and entry.saving == drawing.digest:
-                continue
-            painted += [_in_classes(layer, entry.classes, self.classes) for layer in entry.layers]
-            self._note = entry.note
-            by = f" by {entry.by}" if entry.by else ""
-            when = entry.when[:16].replace("T", " ")
-            text = (
-                f"What was painted{by} until {when} UTC and not saved is here again: save it, or "
-            )
-            text += "discard it."
-            if entry.digest != drawing.digest:
-                text += " The annotations were changed since, so it was painted upon the new ones."
-            yield text
-        if painted:
-            drawing.take_over(painted)
-        self.recovered = bool(painted) or self._note != self._noted
-        for path in claimed.damaged:
-            yield f"A journal of this slide could not be read and was set aside: {path}"
-        for other in claimed.others:
-            yield (
-                f"This slide is open in {other}: what is saved there and here is brought together, "
-                "but agree on who paints."
-            )
 
     @property
     def classes(self) -> tuple[PathClass, ...]:
@@ -449,11 +423,3 @@ class Opened:
             second_reader=self._reader.second_reader,
         )
         record_effort(self._ledger, self.image, effort)
-
-
-def _in_classes(layer: Painted, names: Sequence[str], classes: Sequence[PathClass]) -> Painted:
-    """Return what was painted in the values that classes have now."""
-    known = [each.name for each in classes]
-    values = np.arange(256, dtype=np.uint8)
-    values[1 : len(names) + 1] = [known.index(name) + 1 for name in names]
-    return replace(layer, values=values[layer.values])

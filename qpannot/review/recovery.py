@@ -1,0 +1,79 @@
+"""What sessions that broke off have left, taken over by the next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from qpannot.qupath import PathClass
+from qpannot.review.drawing import Drawing
+from qpannot.review.journal import Claimed
+from qpannot.review.painted import Painted
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """What was taken over.
+
+    Parameters
+    ----------
+    is_painted
+        Whether anything was painted.
+    note
+        What was noted of the slide; ``None`` where nothing was left.
+    messages
+        What to tell the person of it, and of others who have the slide open, in sentences.
+    """
+
+    is_painted: bool
+    note: str | None
+    messages: tuple[str, ...]
+
+
+def recover(claimed: Claimed, drawing: Drawing) -> Recovered:
+    """Paint once more what sessions that broke off have painted and not saved.
+
+    What was saved just before such a session ended is not painted again.
+
+    Parameters
+    ----------
+    drawing
+        Nothing is painted on it yet; it has the classes of all that was left.
+    """
+    painted: list[Painted] = []
+    note: str | None = None
+    messages = []
+    for _, entry in claimed.left:
+        if entry.saving and entry.saving == drawing.digest:
+            continue
+        note = entry.note
+        painted += [_in_classes(layer, entry.classes, drawing.classes) for layer in entry.layers]
+        by = f" by {entry.by}" if entry.by else ""
+        when = entry.when[:16].replace("T", " ")
+        text = f"What was painted{by} until {when} UTC and not saved is here again: "
+        text += "save or discard it."
+        if entry.digest != drawing.digest:
+            text += " The annotations were changed since, so it was painted upon the new ones."
+        messages.append(text)
+    if painted:
+        drawing.take_over(painted)
+    messages += [
+        f"A journal of this slide could not be read and was set aside: {path}"
+        for path in claimed.damaged
+    ]
+    messages += [
+        f"This slide is open in {other}: what is saved there and here is brought together, but "
+        "agree on who paints."
+        for other in claimed.others
+    ]
+    return Recovered(bool(painted), note, tuple(messages))
+
+
+def _in_classes(layer: Painted, names: Sequence[str], classes: Sequence[PathClass]) -> Painted:
+    """Return what was painted in the values that classes have now."""
+    known = [each.name for each in classes]
+    values = np.arange(256, dtype=np.uint8)
+    values[1 : len(names) + 1] = [known.index(name) + 1 for name in names]
+    return replace(layer, values=values[layer.values])
