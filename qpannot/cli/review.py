@@ -31,7 +31,7 @@ def review(
     mpp: MppOption = None,
     backend: BackendOption = "auto",
 ) -> None:
-    """Review slides in napari, those first that the loop wants first.
+    r"""Review slides in napari, those first that the loop wants first.
 
     A window opens with the slide, the heatmap (H) and the proposal, which is painted on with
     brush (P), eraser (E), fill (F) and polygon (G). A accepts: saves, marks the slide reviewed and
@@ -40,7 +40,7 @@ def review(
     What is painted is kept at once beside the project, and written to it by S and A, as safely
     as by every other command. After a crash or a closed window the same command goes on with it.
 
-    Needs napari (pip install "qpannot[review]") and a screen. Without either, correct the
+    Needs napari (pip install "qpannot\[review]") and a screen. Without either, correct the
     proposals in QuPath instead.
 
     Examples:
