@@ -61,11 +61,12 @@ class ReviewWindow(QObject):  # type: ignore[misc]
         self.easel = Easel(viewer, self.layers, self.panel, self._painted)
         self.panel.note_edited.connect(self._note)
         self._bind(viewer)
-        for callbacks in (
+        self._listens = (
             viewer.mouse_move_callbacks,
             viewer.mouse_drag_callbacks,
             viewer.mouse_wheel_callbacks,
-        ):
+        )
+        for callbacks in self._listens:
             callbacks.append(self._touched)
         self._redraw = QTimer(self, singleShot=True, interval=REFRESH_MS)
         self._redraw.timeout.connect(self._refresh_slide)
@@ -98,9 +99,12 @@ class ReviewWindow(QObject):  # type: ignore[misc]
         self._is_closed = True
         self._ticks.stop()
         self._redraw.stop()
-        self.session.close()
+        for callbacks in self._listens:
+            callbacks.remove(self._touched)
+        self.opened = None
         if self._pyramid:
             self._pyramid.close()
+        self.session.close()
 
     def do(self, name: str) -> None:
         """Do what a command is called by."""
