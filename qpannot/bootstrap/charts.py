@@ -120,6 +120,27 @@ def curve_chart(curves: Sequence[Curve]) -> Markup:
     return _svg(parts, curves[0].panel)
 
 
+def cost_chart(minutes: Sequence[tuple[int, float]]) -> Markup:
+    """Return the minutes that a slide took to correct, by the round that had proposed for it.
+
+    Parameters
+    ----------
+    minutes
+        Rounds and means, first to last.
+    """
+    axes = _Axes.of([x for x, _ in minutes], [0.0, *(y for _, y in minutes)])
+    parts = [axes.drawn("proposed in round", "minutes per slide")]
+    parts.append(axes.line(minutes, _COLORS[0], ""))
+    for x, y in minutes:
+        parts.append(
+            Markup(
+                '<circle cx="{0:.1f}" cy="{1:.1f}" r="5" fill="{3}"/>'
+                '<text x="{0:.1f}" y="{1:.1f}" dx="9" dy="-7" class="mean">{2:.1f}</text>'
+            ).format(axes.x(x), axes.y(y), y, _COLORS[0])
+        )
+    return _svg(parts, "Minutes that a slide took to correct, by round")
+
+
 @dataclass(frozen=True)
 class _Axes:
     """``low`` and ``high`` are the lowest and highest tick, in steps from zero."""

@@ -11,9 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
-from qpannot.bootstrap.charts import Curve, RoundScore, SlideScore, curve_chart, score_chart
+from qpannot.bootstrap.charts import (
+    Curve,
+    RoundScore,
+    SlideScore,
+    cost_chart,
+    curve_chart,
+    score_chart,
+)
 from qpannot.bootstrap.corrections import Change
 from qpannot.bootstrap.pages import page
+from qpannot.bootstrap.readers.telling import ReadersReport
 from qpannot.bootstrap.refinement.telling import RefinedReport
 from qpannot.geometry import Size
 from qpannot.pictures import AFTER_COLOR, BEFORE_COLOR, compared, small_png
@@ -133,6 +141,8 @@ class RoundReport:
         In any order; the report has the worst first.
     effort
         Of every round so far, first to last.
+    readers
+        Second readers, several annotators of one slide, and what corrections cost.
     failures
         Slides that were skipped, each with the reason.
     next_steps
@@ -161,6 +171,7 @@ class RoundReport:
     curves: tuple[Curve, ...] = ()
     corrections: tuple[CorrectionRow, ...] = ()
     effort: tuple[EffortRow, ...] = ()
+    readers: ReadersReport = field(default_factory=ReadersReport)
     proposals: tuple[ProposalRow, ...] = ()
     failures: tuple[tuple[str, str], ...] = ()
     next_steps: tuple[str, ...] = ()
@@ -176,12 +187,17 @@ def render_report(report: RoundReport) -> str:
         if (finite := tuple(point for point in curve.points if math.isfinite(point[1])))
     ]
     panels = groupby(sorted(curves, key=lambda each: each.panel), key=lambda each: each.panel)
+    readers = report.readers
+    minutes = readers.minutes_per_slide
     measured = any(score.slides for score in report.scores)
     return page("report.html.j2").render(
         report=report,
         corrections=corrections,
         comparisons=[row for row in corrections if row.picture][:PICTURES],
         comparisons_of=sum(row.picture is not None for row in corrections),
+        second=sorted(readers.second, key=lambda row: (row.change.dice, row.slide)),
+        agreement=sorted(readers.agreement, key=lambda row: (row.dice, row.slide)),
+        cost_chart=cost_chart(minutes) if len(minutes) > 1 else None,
         proposed=[row for row in report.proposals if row.picture][:PICTURES],
         score_chart=score_chart(report.scores) if measured else None,
         rounds_by_part=_rounds_by_part(report.scores),

@@ -18,6 +18,7 @@ from qpannot.bootstrap.charts import Curve, RoundScore, SlideScore
 from qpannot.bootstrap.cropping import Cropped, crop_to_tissue
 from qpannot.bootstrap.ledger import Ledger, RoundRecord
 from qpannot.bootstrap.outcome import Outcome
+from qpannot.bootstrap.readers.telling import report_of_readers
 from qpannot.bootstrap.refinement.telling import report_of
 from qpannot.bootstrap.report import (
     PICTURES,
@@ -30,12 +31,14 @@ from qpannot.bootstrap.report import (
     render_report,
 )
 from qpannot.bootstrap.scoring import mean_dice
+from qpannot.bootstrap.truth import truth_in
 from qpannot.errors import QpannotError
 from qpannot.geometry import Size
 from qpannot.linking import open_image
 from qpannot.pictures import COMPARED_PX, outlined, small_png
 from qpannot.qupath import Project, ProjectImage
 from qpannot.qupath.files import write_atomically
+from qpannot.recipe import Recipe
 
 CURVES = ("loss", "dice")
 """What of a training is drawn; ``curves.csv`` has more."""
@@ -100,8 +103,9 @@ def _report(
         model_digest=card.weights_sha256[:12] if card else None,
         refined=report_of(record.refinement, called) if record.refinement else None,
         curves=tuple(_curves_of(ledger, record)),
-        corrections=tuple(_corrections(project, ledger, record, called)),
+        corrections=tuple(_corrections(project, ledger, record, outcome.recipe, called)),
         effort=tuple(_effort(rounds, ledger, called)),
+        readers=report_of_readers(outcome.statuses, ledger, record, outcome.recipe, called),
         proposals=tuple(_proposals(project, record, called)),
         failures=tuple((called[image.id], error.message) for image, error in outcome.failed),
         next_steps=tuple(next_steps),
@@ -182,23 +186,28 @@ def _curves(ledger: Ledger, model: str, panels: Sequence[str]) -> Iterable[Curve
 
 
 def _corrections(
-    project: Project, ledger: Ledger, record: RoundRecord, called: dict[str, str]
+    project: Project,
+    ledger: Ledger,
+    record: RoundRecord,
+    recipe: Recipe,
+    called: dict[str, str],
 ) -> Iterable[CorrectionRow]:
     images = {image.id: image for image in project.images}
     worst = sorted(record.corrections, key=lambda key: record.corrections[key].overall.dice)
     for place, key in enumerate(worst):
         if key not in images:
             continue
-        picture = _comparison(images[key], ledger) if place < PICTURES else None
+        picture = _comparison(images[key], ledger, recipe) if place < PICTURES else None
         for name, change in record.corrections[key].by_class.items():
             yield CorrectionRow(called[key], name, change, picture)
             picture = None
 
 
-def _comparison(image: ProjectImage, ledger: Ledger) -> bytes | None:
-    kept = ledger.image(image.id, image.name).standing
+def _comparison(image: ProjectImage, ledger: Ledger, recipe: Recipe) -> bytes | None:
+    own = ledger.image(image.id, image.name)
+    kept = own.standing
     try:
-        annotations = image.annotations()
+        annotations = truth_in(image.annotations(), image, own, recipe)
         before, after = (
             areas_by_class((each.class_name, each.shape) for each in kept),
             areas_by_class((each.class_name, each.geometry) for each in annotations),

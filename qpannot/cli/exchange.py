@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,6 +21,7 @@ from qpannot.cli.exchanged import (
 )
 
 if TYPE_CHECKING:
+    from qpannot.errors import QpannotError
     from qpannot.qupath import Project, ProjectImage
 
 export_app = typer.Typer(help="Write what a project holds to other formats.", no_args_is_help=True)
@@ -157,6 +158,13 @@ def import_geojson(
             "approve them. Without this they count as a person's work.",
         ),
     ] = False,
+    by: Annotated[
+        str,
+        typer.Option(
+            help="The files are what this person drew, in another copy of the project perhaps: it "
+            "stands beside what others drew, under this name, as a reading of its own.",
+        ),
+    ] = "",
     as_pixels: Annotated[
         bool,
         typer.Option(
@@ -183,21 +191,31 @@ def import_geojson(
     --as-proposals they wait for a person; slides that are reviewed already are left alone then.
     States of slides (reviewed, approved) are not in GeoJSON: say them with 'qpannot approve'.
 
+    With --by, the files are all that one of several people drew on these slides: proposals that
+    the person left in place are that person's too, and the slides count as read by that person.
+    How the readings of several become one is the recipe's 'annotators.rule'.
+
     Examples:
 
       qpannot import geojson study annotations/
+
+      qpannot import geojson study from-bee/ --by Bee
 
       qpannot import geojson study predictions/ --as-proposals
 
       qpannot import geojson study model.geojson --image case-1.svs --dry-run
     """
+    from qpannot.bootstrap.review import say as say_of
     from qpannot.bootstrap.review import still_waiting
+    from qpannot.bootstrap.states import State
     from qpannot.console import counted, progress, say, show_json, show_skipped
     from qpannot.errors import UsageError
     from qpannot.exchange import find_geojson
     from qpannot.exchange import import_geojson as bring_in
     from qpannot.qupath import open_project
 
+    if by and as_proposals:
+        raise UsageError("--by is a person, --as-proposals a program: they do not go together.")
     found = find_geojson(files)
     with open_project(project, "r" if dry_run else "r+", backend) as opened:  # type: ignore[arg-type]
         target = select_images(opened, [image]) if image else [None]
@@ -213,29 +231,36 @@ def import_geojson(
                 image=target[0],
                 replace=replace,
                 as_proposals=as_proposals,
+                by=by,
                 as_pixels=as_pixels,
                 dry_run=dry_run,
                 check=_refuse_reviewed(opened) if as_proposals else lambda image: None,
                 each=lambda image, done, total: advance(image.name, done, total),
             )
+        unsaid: Sequence[tuple[ProjectImage, QpannotError]] = ()
+        if by and not dry_run:
+            read = [each.image for each in result.images if not each.conflicts]
+            unsaid = say_of(opened, read, State.REVIEWED, by=by, independent=True).skipped
     if json:
         show_json(
             {
                 "project": str(opened.path),
                 "dry_run": dry_run,
                 "images": [imported_json(each) for each in result.images],
-                "failed": failed_json(result.failed),
+                "failed": failed_json(
+                    [*result.failed, *((image.name, error) for image, error in unsaid)]
+                ),
             }
         )
     else:
-        show_skipped(result.failed)
+        show_skipped([*result.failed, *((image.name, error) for image, error in unsaid)])
         for each in result.images:
             show_imported(each, would="would be " if dry_run else "")
         say(f"{counted(len(result.images), 'image')}{', nothing changed' if dry_run else ''}.")
-        show_what_next(result, opened, replace=replace, dry_run=dry_run)
+        show_what_next(result, opened, replace=replace, dry_run=dry_run, by=by)
     if not result.images:
         raise typer.Exit(1)
-    if not result.is_complete:
+    if unsaid or not result.is_complete:
         raise typer.Exit(SKIPPED)
 
 

@@ -28,8 +28,16 @@ def names_of(project: Project, images: Sequence[ProjectImage]) -> list[str]:
     return [image.name if names[image.name] == 1 else image.id for image in images]
 
 
-def show_what_next(result: ImportResult, project: Project, *, replace: bool, dry_run: bool) -> None:
-    """Say once what to do about all that was imported, in commands to be copied."""
+def show_what_next(
+    result: ImportResult, project: Project, *, replace: bool, dry_run: bool, by: str = ""
+) -> None:
+    """Say once what to do about all that was imported, in commands to be copied.
+
+    Parameters
+    ----------
+    by
+        The person who drew it, if that was said.
+    """
     from qpannot.bootstrap.states import is_drawn_area
     from qpannot.console import show_next
     from qpannot.qupath import Annotation
@@ -47,7 +55,7 @@ def show_what_next(result: ImportResult, project: Project, *, replace: bool, dry
             for each in result.images
             if any(isinstance(new, Annotation) and is_drawn_area(new) for new in each.added)
         ]
-        if drawn:
+        if drawn and not by:
             steps.append(
                 "imported annotations count as a person's work; where they are a program's, make "
                 "the slides wait for a person: " + take_back(project, drawn)

@@ -25,6 +25,7 @@ from qpannot.cli.outcomes import advice_on, counts, counts_text, outcome_json, s
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from qpannot.bootstrap.ledger import Ledger
     from qpannot.bootstrap.outcome import Outcome
     from qpannot.bootstrap.states import ImageStatus
     from qpannot.errors import QpannotError
@@ -137,7 +138,8 @@ def status(
     """Show every image of a project and its state. Changes no file of the project.
 
     States: unannotated; proposed, which waits for a person; reviewed, by a person's correction or
-    word; approved, by a second reader.
+    word; approved, by a second reader, of whom is shown how much each changed. With --json also
+    how far several readers of a slide agree, and what corrections cost.
 
     Examples:
 
@@ -147,6 +149,7 @@ def status(
     """
     from qpannot.bootstrap.advice import labels, next_steps
     from qpannot.bootstrap.ledger import Ledger
+    from qpannot.bootstrap.readers.telling import costs_json, readers_json
     from qpannot.bootstrap.states import survey
     from qpannot.cli.drawing import write_pictures
     from qpannot.console import say, show_json, show_next, show_skipped, stages
@@ -158,20 +161,26 @@ def status(
         with stages(quiet=("Looking",)) as each:
             statuses = survey(opened, ledger, each, at_a_glance=True)
         drawn, failed = write_pictures(statuses, pictures) if pictures else ({}, [])
-        called, recipe = labels(opened.images), ledger.recipe()
-        advice = next_steps(statuses, opened.path, ledger, recipe or Recipe())
+        called, kept = labels(opened.images), ledger.recipe()
+        recipe = kept or Recipe()
+        advice = next_steps(statuses, opened.path, ledger, recipe)
         if json:
             show_json(
                 {
                     "project": str(opened.path),
-                    "recipe": recipe.name if recipe else None,
-                    "images": [_status_json(status, drawn) for status in statuses],
+                    "recipe": kept.name if kept else None,
+                    "images": [
+                        {**_status_json(status, drawn), **readers_json(status, ledger, recipe)}
+                        for status in statuses
+                    ],
                     "states": counts(statuses),
+                    "corrections": costs_json(statuses, ledger),
                     "next": advice,
                 }
             )
         else:
             _show_table(statuses)
+            _show_second_readings(statuses, ledger, called)
             show_skipped((called[image.id], error) for image, error in failed)
             if pictures:
                 say(f"Pictures: {pictures / 'overview.png'}")
@@ -241,15 +250,23 @@ def approve(
     by: Annotated[
         str, typer.Option(metavar="NAME", help="Who says so, if that is to be recorded.")
     ] = "",
+    independent: Annotated[
+        bool,
+        typer.Option(
+            "--independent",
+            help="Of several people who read the same slides, each alone: say so of what the one "
+            "named by --by drew, and of nothing else.",
+        ),
+    ] = False,
     backend: BackendOption = "auto",
     json: JsonOption = False,
 ) -> None:
     """Say that the annotations of slides are right as they are.
 
     Marks them reviewed, so that a network may learn from them; with --second-reader approved,
-    which needs a review first. A slide whose proposal was corrected in QuPath counts as reviewed
-    without this; --take-back makes it wait again, until it is changed and saved again. Of
-    several, those without annotations are skipped and named.
+    which needs a review first, and shows what was changed since. A slide whose proposal was
+    corrected in QuPath counts as reviewed without this; --take-back makes it wait again, until it
+    is changed and saved again. Of several, those without annotations are skipped and named.
 
     Examples:
 
@@ -258,12 +275,15 @@ def approve(
       qpannot approve 'case-*' --project study --second-reader --by AB
     """
     from qpannot.bootstrap.advice import labels
+    from qpannot.bootstrap.ledger import Ledger
+    from qpannot.bootstrap.readers.telling import readers_json
     from qpannot.bootstrap.review import say as say_of
     from qpannot.bootstrap.review import take_back as take_back_of
     from qpannot.bootstrap.states import State
     from qpannot.console import show_json, show_skipped
     from qpannot.errors import UsageError
     from qpannot.qupath import open_project
+    from qpannot.recipe import Recipe
 
     if project is None:
         first = Path(images[0])
@@ -271,6 +291,8 @@ def approve(
         project, images = (first, images[1:]) if is_project else (Path(), images)
     if take_back and (second_reader or empty):
         raise UsageError("--take-back goes with neither --second-reader nor --empty.")
+    if independent and second_reader:
+        raise UsageError("--independent and --second-reader do not go together.")
     if not images:
         raise UsageError(
             "Which images?", hint="Name them: qpannot approve case-1.svs --project study"
@@ -279,10 +301,11 @@ def approve(
         chosen = select_images(opened, images)
         called = labels(opened.images)
         if take_back:
-            said = take_back_of(opened, chosen, by=by)
+            said = take_back_of(opened, chosen, by=by, independent=independent)
         else:
             state = State.APPROVED if second_reader else State.REVIEWED
-            said = say_of(opened, chosen, state, by=by, allow_empty=empty)
+            said = say_of(opened, chosen, state, by=by, allow_empty=empty, independent=independent)
+        ledger, recipe = Ledger.of(opened), Ledger.of(opened).recipe() or Recipe()
     if not said.statuses and said.skipped:
         raise _refusal([(called[image.id], error) for image, error in said.skipped])
     statuses = list(said.statuses)
@@ -291,10 +314,16 @@ def approve(
             {"id": image.id, "name": image.name, "error": error.message, "next": error.hint}
             for image, error in said.skipped
         ]
-        show_json({"images": [_status_json(status, {}) for status in statuses], "skipped": skipped})
+        told = [
+            {**_status_json(status, {}), **readers_json(status, ledger, recipe)}
+            for status in statuses
+        ]
+        show_json({"images": told, "skipped": skipped})
     else:
         show_skipped((called[image.id], error) for image, error in said.skipped)
         _show_table(statuses)
+        if second_reader:
+            _show_second_readings(statuses, ledger, called, tell_unknown=True)
     if said.skipped:
         raise typer.Exit(SKIPPED)
 
@@ -316,3 +345,29 @@ def _show_table(statuses: list[ImageStatus]) -> None:
     columns = ("id", "image", "state", "annotations", "round", "why")
     show_table(columns, [_row(status) for status in statuses])
     say(f"{counted(len(statuses), 'image')}: {counts_text(statuses)}.")
+
+
+def _show_second_readings(
+    statuses: list[ImageStatus],
+    ledger: Ledger,
+    called: dict[str, str],
+    *,
+    tell_unknown: bool = False,
+) -> None:
+    """Show what second readers changed of what the first had left, the worst first.
+
+    Parameters
+    ----------
+    tell_unknown
+        Also of which slides that is not known.
+    """
+    from qpannot.bootstrap.readers.telling import SECOND_COLUMNS, second_readings_of, unmeasured
+    from qpannot.console import say, show_table
+
+    if rows := second_readings_of(statuses, ledger, called):
+        show_table(SECOND_COLUMNS, rows)
+    if tell_unknown and (names := unmeasured(statuses, ledger, called)):
+        say(
+            f"Not known is what the first reader had left of {', '.join(names)}: nobody had said "
+            "'reviewed', and no command had seen it."
+        )

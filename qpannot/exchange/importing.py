@@ -13,6 +13,7 @@ from qpannot.exchange.coordinates import check_are_pixels, count_outside
 from qpannot.exchange.merging import merged
 from qpannot.exchange.naming import images_of
 from qpannot.qupath import Annotation, PathObject, Project, ProjectImage, TMACore
+from qpannot.qupath.annotators import annotator_of, copied_for
 from qpannot.qupath.geojson.fitting import (
     Remark,
     RepairedObject,
@@ -115,6 +116,7 @@ def import_geojson(
     image: ProjectImage | None = None,
     replace: bool = False,
     as_proposals: bool = False,
+    by: str = "",
     as_pixels: bool = False,
     dry_run: bool = False,
     check: Callable[[ProjectImage], None] = lambda image: None,
@@ -138,6 +140,10 @@ def import_geojson(
     as_proposals
         The files are a program's: their annotations wait for a person, as our own proposals do.
         Proposals that nobody touched since they were exported keep their origin.
+    by
+        The files are what this person drew, in another copy of the project perhaps: their
+        annotations carry the name, and stand beside those of others, under IDs of their own
+        (`qpannot.qupath.annotators`). What carries a name in the file keeps it.
     as_pixels
         Take coordinates for pixels that look like something else (`check_are_pixels`).
     dry_run
@@ -163,6 +169,8 @@ def import_geojson(
             continue
         if as_proposals:
             read = [(_as_proposal(object_), stated) for object_, stated in read]
+        if by:
+            read = [(_as_drawn_by(by, object_), stated) for object_, stated in read]
         try:
             _import(plan, read, replace=replace, dry_run=dry_run, check=check)
         except QpannotError as error:
@@ -216,6 +224,12 @@ def _as_proposal(each: PathObject) -> PathObject:
     if not isinstance(each, Annotation) or not each.geometry.area or is_untouched(each):
         return each
     return imported_proposal(each)
+
+
+def _as_drawn_by(name: str, each: PathObject) -> PathObject:
+    if not isinstance(each, Annotation) or annotator_of(each):
+        return each
+    return copied_for(each, name)
 
 
 def _import(
