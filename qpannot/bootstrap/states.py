@@ -152,6 +152,8 @@ def status_of(image: ProjectImage, ledger: Ledger, folder: Path | None = None) -
         reason = "its annotations or records cannot be read"
         return ImageStatus(image, state, reason, None, None, None, error=error)
     state, reason = _judge(image, record, seen)
+    if unfinished := [name for name in seen.annotators if name not in record.independent_readers]:
+        reason += f"; {' and '.join(unfinished)} not finished"
     unannotated = state is State.UNANNOTATED
     return ImageStatus(
         image,

@@ -225,3 +225,30 @@ def test_export_says_that_what_persons_said_stays_in_the_project(
     assert "reviewed" not in qpannot("export", "geojson", study, "-o", tmp_path / "a").err
     qpannot("approve", "one.svs", "-p", study)
     assert "1 slide is reviewed" in qpannot("export", "geojson", study, "-o", tmp_path / "b").err
+
+
+def test_a_persons_annotations_are_imported_as_a_reading_of_their_own(
+    qpannot: Any, study: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "one.geojson"
+    qpannot("export", "geojson", study, "-o", file, "--image", "one", "--annotations-only")
+    shown = qpannot("import", "geojson", study, file, "--by", "Bee").out
+    assert "1 added" in shown and "--take-back" not in shown
+    told = qpannot("status", study, "--json").json["images"][0]
+    assert told["state"] == "reviewed" and told["independent_readers"] == ["Bee"]
+    with open_project(study) as project:
+        first, second = project.images[0].annotations()
+    assert not first.metadata and second.metadata == {"qpannot.annotator": "Bee"}
+    again = qpannot("import", "geojson", study, file, "--by", "Bee").out
+    assert "0 added" in again
+    back = ("approve", "one", "-p", study, "--take-back", "--by", "Bee", "--independent")
+    assert "Bee not finished" in qpannot(*back).out
+
+
+def test_a_file_is_a_persons_or_a_programs(qpannot: Any, study: Path, tmp_path: Path) -> None:
+    file = tmp_path / "one.geojson"
+    file.write_text("[]")
+    both = qpannot("import", "geojson", study, file, "--by", "Bee", "--as-proposals", code=2)
+    assert "--as-proposals" in both.err
+    nobody = qpannot("import", "geojson", study, file, "--by", "Bee", code=3)
+    assert "No annotations of Bee" in nobody.err and "--empty" in nobody.err

@@ -17,6 +17,7 @@ from qpannot.exchange import export_geojson, import_geojson
 from qpannot.exchange.coordinates import check_are_pixels, count_outside
 from qpannot.geometry import Size
 from qpannot.qupath import Annotation, Detection, PathClass, Project, ProjectImage, open_project
+from qpannot.qupath.annotators import annotator_of
 from qpannot.qupath.geojson.reading import read_geojson
 from qpannot.qupath.geojson.writing import write_geojson
 from qpannot.qupath.proposals import FINGERPRINT, METHOD, Origin, is_untouched, make_proposal
@@ -53,6 +54,33 @@ def predictions(folder: Path) -> Path:
         feature(far, id=uuid4()),
         {"type": "Feature", "geometry": {"type": "Point", "coordinates": [5, 5]}},
     )
+
+
+def test_what_one_of_several_people_drew_stands_beside_what_others_drew(
+    project: Project, tmp_path: Path
+) -> None:
+    """Both corrected the same proposal, each in a copy of the project: it has one ID."""
+    image = project.images[0]
+    origin = Origin(1, "AN1")
+    proposal = make_proposal(shapely.box(0, 0, 90, 90), TUMOR, origin, locked=False)
+    ours = proposal.with_changes(geometry=shapely.box(0, 0, 80, 80))
+    image.write_annotations(add=[ours])
+    theirs = proposal.with_changes(geometry=shapely.box(0, 0, 70, 70))
+    file = tmp_path / "one.geojson"
+    write_geojson(file, [theirs, Detection(shapely.box(1, 1, 2, 2))])
+    (first,) = import_geojson(project, [file], by="Bee").images
+    assert len(first.added) == 2 and not first.conflicts
+    kept, (own,) = image.annotations()[0], [a for a in image.annotations() if annotator_of(a)]
+    assert kept.geometry.equals(ours.geometry) and kept.metadata == proposal.metadata
+    assert annotator_of(own) == "Bee" and own.geometry.equals(theirs.geometry)
+    assert FINGERPRINT not in own.metadata and own.id != proposal.id
+    (again,) = import_geojson(project, [file], by="Bee").images
+    assert (again.added, again.unchanged, again.conflicts) == ([], 2, [])
+    (other,) = import_geojson(project, [file], by="Cee").images
+    assert [annotator_of(each) for each in other.added if isinstance(each, Annotation)] == ["Cee"]
+    out = export_geojson(project, tmp_path / "out", images=[image]).exported[0].path
+    (back,) = import_geojson(project, [out], by="Dee").images
+    assert len(back.added) == 1, "what carries a name in the file keeps it"
 
 
 def test_what_a_program_made_waits_for_a_person_when_it_is_imported_as_proposals(
