@@ -104,7 +104,7 @@ def train_alone(
     ledger = Ledger.of(project)
     work = Work(project, ledger, recipe, mpp, each)
     bundle = load_bundle(start) if start else None
-    lessons, failed = lessons_of(survey(project, ledger, each), ledger, recipe)
+    lessons, failed = lessons_of(survey(project, ledger, each), ledger, recipe, each)
     material = gather(work, lessons, folder / "patches")
     parts = split_slides(material.metadata, recipe.split, ledger.parts())
     trained = train_patch_network(

@@ -5,7 +5,9 @@ annotations alone (``bootstrap.states``).
 
     qpannot/recipe.json          the recipe last used on the whole project
     qpannot/rounds/001.json      a round: its method, its recipe, when it ran
-    qpannot/images/<id>.json     an image: its proposals as they were made, who said what of it
+    qpannot/images/<id>.json     an image: its proposals as they were made, who said what of it,
+                                 what its correction cost
+    qpannot/readings/<id>/       its outlines as a reader left them, to compare the next's with
     qpannot/parts.json           which reviewed slides teach, choose the model, and judge it
     qpannot/models/round-002/    the model of a round, with the curves of its training
     qpannot/heatmaps/round-002/  what that model predicts, ``<id>.ome.tif``

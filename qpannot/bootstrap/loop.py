@@ -147,7 +147,7 @@ def _learn_and_propose(
         qpannot=qpannot.__version__,
         recipe=work.recipe.model_dump(mode="json"),
     )
-    lessons, failed = lessons_of(statuses, ledger, work.recipe)
+    lessons, failed = lessons_of(statuses, ledger, work.recipe, work.each)
     material = gather(work, lessons, ledger.house / "patches")
     if record.judgement and not ledger.has_model(record.judgement.kept):
         record.judgement = None

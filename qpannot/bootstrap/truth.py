@@ -11,6 +11,7 @@ from qpannot.bootstrap.ledger import Ledger
 from qpannot.bootstrap.readers.apart import readers_of
 from qpannot.bootstrap.readers.merging import merged
 from qpannot.bootstrap.states import REVIEWED, ImageStatus, is_vouched, key_of
+from qpannot.console import Each, silent
 from qpannot.errors import QpannotError
 from qpannot.geometry import Mpp
 from qpannot.linking import check_is_slide, known_slides, open_image
@@ -54,15 +55,23 @@ class Lesson:
 
 
 def lessons_of(
-    statuses: Iterable[ImageStatus], ledger: Ledger, recipe: Recipe
+    statuses: Iterable[ImageStatus], ledger: Ledger, recipe: Recipe, each: Each = silent
 ) -> tuple[list[Lesson], Failures]:
-    """Return the reviewed slides among images, and those whose annotations cannot be read."""
+    """Return the reviewed slides among images, and those whose annotations cannot be read.
+
+    Parameters
+    ----------
+    each
+        Told of each slide that several people read, in the stage ``Merging readings``: outlines of
+        hundreds of thousands of vertices take seconds.
+    """
     lessons: list[Lesson] = []
     failed: Failures = []
-    for status in statuses:
-        if status.error or status.state not in REVIEWED:
-            continue
+    reviewed = [own for own in statuses if not own.error and own.state in REVIEWED]
+    for done, status in enumerate(reviewed):
         image = status.image
+        if status.seen and status.seen.annotators:
+            each("Merging readings", image.name, done, len(reviewed))
         try:
             record = ledger.image(image.id, image.name)
             key = key_of(status, ledger, recipe.annotators.rule)

@@ -13,6 +13,7 @@ from qpannot.bootstrap.review import say, take_back
 from qpannot.bootstrap.states import STATE_KEY, State, survey
 from qpannot.errors import FormatError
 from qpannot.qupath import Annotation, ImageChanges, PathClass, Project, open_project
+from qpannot.qupath.annotators import annotated_by
 from qpannot.qupath.files import ProjectFiles
 from qpannot.recipe import load_recipe
 
@@ -69,6 +70,25 @@ def test_what_was_said_of_the_restored_annotations_holds_again(study: Path) -> N
         assert not restored.lifted
         assert status.state is State.REVIEWED
         assert "by AB" in status.reason
+
+
+def test_each_readers_word_holds_as_long_as_that_readers_annotations(study: Path) -> None:
+    def read(by: str) -> None:
+        own = annotated_by(Annotation(box(0, 0, 9, 9), PathClass("Tumor")), by)
+        project.images[0].write_annotations(add=[own])
+        say(project, project.images[:1], State.REVIEWED, by=by, independent=True)
+
+    with open_project(study, "r+") as project:
+        say(project, project.images[:1], State.REVIEWED, by="A")
+        read("B")
+        read("C")
+        image = project.images[0]
+        restored = restore_image(project, image, image.snapshots()[-1])
+        assert [word.by for word in restored.lifted] == ["C"]
+        record = Ledger.of(project).image(image.id, image.name)
+        assert record.independent_readers == ("B",)
+        assert record.word is not None and record.word.by == "A"
+        assert "changed since" not in restored.status.reason
 
 
 def test_restoring_what_is_there_already_takes_nothing_back(study: Path) -> None:

@@ -118,7 +118,7 @@ def open_study(work: Work, folder: Path) -> Study:
         There is no slide to learn from, or the record in the folder is damaged.
     """
     lessons, failed = lessons_of(
-        survey(work.project, work.ledger, work.each), work.ledger, work.recipe
+        survey(work.project, work.ledger, work.each), work.ledger, work.recipe, work.each
     )
     openers, unreadable = openers_of(work, [lesson.image for lesson in lessons])
     readable = tuple(lesson for lesson in lessons if lesson.image.id in openers)

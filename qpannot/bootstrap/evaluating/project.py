@@ -79,7 +79,7 @@ def evaluate_project(
     work = Work(project, ledger, recipe, mpp, each)
     designs = designs_of(project, recipe, folder, models, named)
     statuses = survey(project, ledger, each)
-    lessons, failed = lessons_of(statuses, ledger, recipe)
+    lessons, failed = lessons_of(statuses, ledger, recipe, each)
     asked = None if only is None else {image.id for image in only}
     failed += [(status.image, status.error) for status in statuses if status.error]
     failed = [own for own in failed if asked is None or own[0].id in asked]

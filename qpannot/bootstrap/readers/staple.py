@@ -40,10 +40,10 @@ class Staple:
 def staple(votes: NDArray[np.int64], area: Floats, labels: int) -> Staple:
     """Estimate the true label of each place, and how well each reader tells it.
 
-    Expectation maximisation without a spatial prior (Warfield, Zou and Wells, IEEE TMI 23, 2004,
-    sec. II; with several labels as in its sec. II-D). Pixels that all readers call alike have the
-    same probability, so that each such place counts once, by its area, and the result is that for
-    infinitely fine pixels.
+    Expectation maximisation without a spatial prior (Warfield, Zou and Wells, IEEE TMI 23, 2004),
+    for any number of labels. Pixels of which the readers say the same have the same probability, so
+    that each such place counts once, by its area, and the result is that for infinitely fine
+    pixels.
 
     Parameters
     ----------

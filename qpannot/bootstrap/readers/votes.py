@@ -51,11 +51,11 @@ def votes_of(readers: Readers, names: Sequence[str], labels: LabelSettings) -> V
         Whose, in the order of the result.
     """
     cells: Votes = {}
+    known: BaseGeometry = shapely.MultiPolygon()
     for place, name in enumerate(names):
         areas = resolve_areas(readers.of(name), labels, is_truth=readers.is_truth)
         said = {label: area for label, area in _said(areas, labels).items() if not area.is_empty}
         everything = shapely.union_all(list(said.values()))
-        known = shapely.union_all(list(cells.values()))
         found: Votes = {}
         for signature, cell in cells.items():
             _add(found, (*signature, NOTHING), cell.difference(everything))
@@ -63,7 +63,7 @@ def votes_of(readers: Readers, names: Sequence[str], labels: LabelSettings) -> V
                 _add(found, (*signature, label), cell.intersection(area))
         for label, area in said.items():
             _add(found, (*(NOTHING,) * place, label), area.difference(known))
-        cells = found
+        cells, known = found, shapely.union(known, everything)
     return cells
 
 

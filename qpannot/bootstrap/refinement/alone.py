@@ -94,7 +94,7 @@ def train_refinement_alone(
     ledger = Ledger.of(project)
     work = Work(project, ledger, recipe, mpp, each)
     bundle = patch_network(work, patch_model) if recipe.refinement.use_heatmap else None
-    lessons, failed = lessons_of(survey(project, ledger, each), ledger, recipe)
+    lessons, failed = lessons_of(survey(project, ledger, each), ledger, recipe, each)
     prepared = prepare(
         work, lessons, bundle, heatmaps=folder / "heatmaps", slides=folder / "slides"
     )
