@@ -54,6 +54,22 @@ def geojson_of(geometry: BaseGeometry) -> dict[str, Any]:
     return dict(mapping(shapely.force_2d(geometry)))
 
 
+class SecondReading(BaseModel):
+    """What a second reader changed of what the reader before had left.
+
+    Parameters
+    ----------
+    first, second
+        Who they are, as far as they said.
+    change
+        ``proposal`` is what the first left, the correction what the second did.
+    """
+
+    first: str = ""
+    second: str = ""
+    change: Correction
+
+
 class Word(BaseModel):
     """What a person said of a slide: ``reviewed``, ``approved`` or ``taken back``, and when."""
 
@@ -65,6 +81,8 @@ class Word(BaseModel):
     """Of the annotations it was said of (``states.digest_of``)."""
     independent: bool = False
     """Whether it is of this person's own annotations alone (`qpannot.qupath.annotators`)."""
+    second_reading: SecondReading | None = None
+    """Of an approval: what was changed, if what the first reader had left is known."""
 
 
 class Seen(BaseModel):
@@ -120,25 +138,6 @@ class Reading(BaseModel):
     handed_over: bool = False
 
 
-class SecondReading(BaseModel):
-    """What a second reader changed of what the reader before had left.
-
-    Parameters
-    ----------
-    first, second
-        Who they are, as far as they said.
-    when
-        When the second reader approved.
-    change
-        ``proposal`` is what the first left, the correction what the second did.
-    """
-
-    first: str = ""
-    second: str = ""
-    when: str
-    change: Correction
-
-
 class ImageRecord(BaseModel):
     """All the ledger knows of one image."""
 
@@ -155,7 +154,6 @@ class ImageRecord(BaseModel):
     effort: list[Effort] = Field(default_factory=list)
     """What correcting it cost people, sitting by sitting."""
     readings: list[Reading] = Field(default_factory=list)
-    second_readings: list[SecondReading] = Field(default_factory=list)
     mirrored: str | None = Field(default=None, exclude=True)
     """The state we last wrote into the image's metadata: our own echo, and nobody's word."""
     mirrored_before: str | None = Field(default=None, exclude=True)
@@ -211,10 +209,7 @@ class ImageRecord(BaseModel):
 
         ``None`` also where nobody knows what the first reader left.
         """
-        word = self.word
-        last = self.second_readings[-1] if self.second_readings else None
-        is_of_word = last and word and (word.state, word.when) == ("approved", last.when)
-        return last if is_of_word else None
+        return self.word.second_reading if self.word else None
 
     @property
     def taken_back(self) -> Word | None:

@@ -55,20 +55,24 @@ def record_word(
     that the reader before had left.
     """
     is_shared = state != TAKEN_BACK and not independent
-    when = now()
     second = None
     if is_shared and state == State.APPROVED:
-        second = second_reading_of(ledger, image, by=by, when=when)
+        second = second_reading_of(ledger, image, by=by)
 
     def change(record: ImageRecord) -> None:
         record.seen = look(image, record)
         digest = digest_of_own(image, by) if independent else record.seen.shared_digest
-        word = Word(
-            state=state, by=by, where=where, when=when, digest=digest, independent=independent
+        record.words.append(
+            Word(
+                state=state,
+                by=by,
+                where=where,
+                when=now(),
+                digest=digest,
+                independent=independent,
+                second_reading=second,
+            )
         )
-        record.words.append(word)
-        if second:
-            record.second_readings.append(second)
 
     if is_shared:
         keep_reading(ledger, image, state, by=by)

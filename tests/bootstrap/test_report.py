@@ -15,6 +15,8 @@ from PIL import Image
 from qpannot.bootstrap.charts import curve_chart, score_chart
 from qpannot.bootstrap.corrections import Change, measure_correction
 from qpannot.bootstrap.cropping import crop_to_tissue
+from qpannot.bootstrap.readers.costs import RoundCost
+from qpannot.bootstrap.readers.telling import AgreementRow, ReadersReport, SecondRow
 from qpannot.bootstrap.report import (
     CorrectionRow,
     Curve,
@@ -167,6 +169,39 @@ def test_it_is_said_which_slides_the_chart_shows(parts: tuple[str, str], told: s
 def test_the_worst_proposal_comes_first() -> None:
     text = Page(render_report(full_report())).text
     assert text.index("bad.svs") < text.index("good.svs")
+
+
+def test_the_least_agreement_of_readers_comes_first() -> None:
+    readers = ReadersReport(
+        second=(
+            SecondRow("close.svs", "AB", "CD", "Tumor", change(7600, Mpp.square(0.25))),
+            SecondRow("far.svs", "", "", "Tumor", change(2000, None)),
+        ),
+        agreement=(
+            AgreementRow("same.svs", "Bee", "Cee", "Tumor", 0.95),
+            AgreementRow("other.svs", "Bee", "Cee", "Tumor", 0.31),
+        ),
+        rule="staple",
+    )
+    text = Page(render_report(replace(BARE, readers=readers))).text
+    assert text.index("far.svs") < text.index("close.svs") < text.index("other.svs")
+    assert text.index("other.svs") < text.index("same.svs")
+    assert "px²" in text and "mm²" in text and "rule staple" in text
+    assert "What the correction cost" not in text
+
+
+def test_minutes_per_slide_are_drawn_once_there_are_two_rounds() -> None:
+    costs = [RoundCost(1, 4, 30.0, 200, 3.0, 0.0), RoundCost(2, 5, 12.0, 60, 0.5, 6.0)]
+    one = replace(BARE, readers=ReadersReport(rounds=tuple(costs[:1])))
+    assert "minutes per slide" not in Page(render_report(one)).text
+    page = render_report(replace(BARE, readers=ReadersReport(rounds=tuple(costs))))
+    assert "minutes per slide" in Page(page).text
+    (svg,) = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
+    dots = [float(y) for y in re.findall(r'<circle cx="[\d.]+" cy="([\d.]+)"', svg)]
+    assert len(dots) == 2 and dots[0] < dots[1], "7.5 minutes lie higher than 2.4"
+    assert "7.5" in svg and "2.4" in svg
+    only_second = replace(BARE, readers=ReadersReport(rounds=(RoundCost(1, 0, 0, 0, 0, 5.0),)))
+    assert "5.0" in Page(render_report(only_second)).text
 
 
 def test_what_was_not_measured_is_not_shown() -> None:

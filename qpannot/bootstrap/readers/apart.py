@@ -10,6 +10,7 @@ from qpannot.bootstrap.states import State, counts_as_area
 from qpannot.qupath import Annotation
 from qpannot.qupath.annotators import by_annotator
 from qpannot.qupath.proposals import is_untouched
+from qpannot.sampling.areas import polygonal
 
 SHARED = ""
 """The reader of what is nobody's own: whoever corrected the proposals themselves."""
@@ -80,8 +81,8 @@ def readers_of(
 
 
 def _is_of_a_class(annotation: Annotation) -> bool:
-    is_area = bool(annotation.geometry.area)
-    return is_area and annotation.class_name is not None and counts_as_area(annotation.class_name)
+    name = annotation.class_name
+    return name is not None and counts_as_area(name) and bool(polygonal(annotation.geometry).area)
 
 
 def _last(record: ImageRecord, readers: Mapping[str, object]) -> str:

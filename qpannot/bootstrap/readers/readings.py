@@ -86,9 +86,7 @@ def hand_over(ledger: Ledger, image: ProjectImage) -> None:
     ledger.edit_image(image.id, image.name, change)
 
 
-def second_reading_of(
-    ledger: Ledger, image: ProjectImage, *, by: str, when: str
-) -> SecondReading | None:
+def second_reading_of(ledger: Ledger, image: ProjectImage, *, by: str) -> SecondReading | None:
     """Measure what a second reader changed of what the reader before had left.
 
     Returns
@@ -98,12 +96,19 @@ def second_reading_of(
         saw it before the second reader changed it.
     """
     record = ledger.image(image.id, image.name)
-    before = _before(record)
-    left = _kept(_path(ledger, image, before.digest)) if before else None
-    if before is None or left is None:
+    annotations = _shared(image)
+    now_there = _areas(annotations)
+    before, word = _before(record), record.word
+    if before:
+        first, left = before.by, _kept(_path(ledger, image, before.digest))
+    elif word and word.digest == digest_of(annotations):  # said before outlines were kept
+        first, left = word.by, now_there
+    else:
         return None
-    change = measure_correction(left, _areas(_shared(image)), image.server.mpp)
-    return SecondReading(first=before.by, second=by, when=when, change=change)
+    if left is None:
+        return None
+    change = measure_correction(left, now_there, image.server.mpp)
+    return SecondReading(first=first, second=by, change=change)
 
 
 def _before(record: ImageRecord) -> Reading | None:

@@ -9,6 +9,7 @@ import pytest
 from shapely import box
 from shapely.geometry.base import BaseGeometry
 
+from qpannot.bootstrap.image_record import ImageRecord
 from qpannot.bootstrap.ledger import Ledger
 from qpannot.bootstrap.loop import bootstrap
 from qpannot.bootstrap.readers.readings import hand_over
@@ -83,7 +84,26 @@ def test_what_nobody_saw_of_the_first_reader_is_not_made_up(project: Project) ->
     approve(project)
     record = Ledger.of(project).image("1", "one.svs")
     assert record.word is not None and record.word.state == "approved"
-    assert record.second_reading is None and record.second_readings == []
+    assert record.second_reading is None
+
+
+def test_a_review_of_before_outlines_were_kept_is_known_while_nothing_changed(
+    project: Project,
+) -> None:
+    def forget(record: ImageRecord) -> None:
+        record.readings = []
+
+    ledger = Ledger.of(project)
+    say(project, project.images[:1], State.REVIEWED, by="AB")
+    ledger.edit_image("1", "one.svs", forget)
+    approve(project)
+    second = ledger.image("1", "one.svs").second_reading
+    assert second is not None and (second.first, second.change.overall.dice) == ("AB", 1)
+    take_back(project, project.images[:1])
+    ledger.edit_image("1", "one.svs", forget)
+    draw(project, SECOND)
+    approve(project)
+    assert ledger.image("1", "one.svs").second_reading is None
 
 
 def test_what_changes_after_a_second_reader_began_is_the_second_readers(project: Project) -> None:
