@@ -68,7 +68,7 @@ def next_steps(
             "it is open already), correct the proposals with the brush, save; or do so in napari: "
             f"qpannot review {named}. A changed proposal "
             "counts as reviewed; where one is right as it is, say so: "
-            f"qpannot approve IMAGE -p {named}"
+            f"qpannot approve IMAGE -p {named}, or in QuPath: Automate > Project scripts > qpannot"
         )
     if about_network and not is_due:
         steps.append(about_network)

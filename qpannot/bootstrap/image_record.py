@@ -17,6 +17,7 @@ from qpannot.qupath.protocol import Fingerprint
 
 FORMAT = 1
 TAKEN_BACK = "taken back"
+SENT_BACK = "sent back"
 
 
 def now() -> str:
@@ -71,7 +72,11 @@ class SecondReading(BaseModel):
 
 
 class Word(BaseModel):
-    """What a person said of a slide: ``reviewed``, ``approved`` or ``taken back``, and when."""
+    """What a person said of a slide, and when.
+
+    ``reviewed``, ``approved``, ``taken back``, which undoes one word, or ``sent back``, which
+    undoes all of them.
+    """
 
     state: str
     by: str = ""
@@ -79,6 +84,8 @@ class Word(BaseModel):
     when: str
     digest: str | None = None
     """Of the annotations it was said of (``states.digest_of``)."""
+    said: str | None = None
+    """The moment as a script inside QuPath wrote it: what tells this word from another."""
     independent: bool = False
     """Whether it is of this person's own annotations alone (`qpannot.qupath.annotators`)."""
     second_reading: SecondReading | None = None
@@ -172,10 +179,13 @@ class ImageRecord(BaseModel):
     def standing_words(self) -> list[Word]:
         """What people said and did not take back; each taking back undoes one word.
 
-        That of an independent reader undoes that reader's word.
+        That of an independent reader undoes that reader's word. Sending back undoes all of them.
         """
         stack: list[Word] = []
         for word in self.words:
+            if word.state == SENT_BACK:
+                stack.clear()
+                continue
             same = [
                 each
                 for each in stack
@@ -213,5 +223,5 @@ class ImageRecord(BaseModel):
 
     @property
     def taken_back(self) -> Word | None:
-        """The last word, if it took back what was said before and nothing stands since."""
+        """The last word, if it took or sent back what was said before and nothing stands since."""
         return self.words[-1] if self.words and self.word is None else None

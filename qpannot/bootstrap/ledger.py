@@ -17,6 +17,8 @@ annotations alone (``bootstrap.states``).
 The refinement network of a round is a model of its own, ``round-002-refinement``.
     qpannot/reports/             what a person reads of each round
     qpannot/mirrored.json        the states as written into the metadata of images
+    qpannot/heatmaps.json        which heatmaps the scripts inside QuPath show
+    qpannot/scripts/             what these scripts share
     qpannot/snapshots/           files of the project as they were before each write
 """
 

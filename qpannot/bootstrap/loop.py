@@ -11,6 +11,7 @@ from qpannot.bootstrap.image_record import now
 from qpannot.bootstrap.ledger import Ledger, RoundRecord
 from qpannot.bootstrap.outcome import Outcome
 from qpannot.bootstrap.proposing import finish_broken_off
+from qpannot.bootstrap.scripts import keep_scripts, show_heatmaps_of
 from qpannot.bootstrap.states import ImageStatus, State, survey
 from qpannot.bootstrap.steps import Kind, next_step
 from qpannot.bootstrap.truth import lessons_of
@@ -82,7 +83,7 @@ def bootstrap(
         mirror(project, ledger, statuses)
 
         asked = None if only is None else {image.id for image in only}
-        outcome = Outcome(recipe)
+        outcome = Outcome(recipe, scripts=keep_scripts(project))
         outcome.failed += [
             (status.image, status.error)
             for status in statuses
@@ -97,6 +98,8 @@ def bootstrap(
         else:
             _outline_tissue(work, statuses, asked, outcome)
         outcome.statuses = survey(project, ledger)
+        mirror(project, ledger, outcome.statuses)  # the queue's order, which the round decided
+        show_heatmaps_of(ledger, recipe)
         return outcome
 
 

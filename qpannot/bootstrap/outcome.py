@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from qpannot.bootstrap.ledger import RoundRecord
+from qpannot.bootstrap.scripts import Installed
 from qpannot.bootstrap.states import ImageStatus
 from qpannot.errors import QpannotError
 from qpannot.qupath import ProjectImage
@@ -44,6 +45,8 @@ class Outcome:
         Images that were asked for but hold a person's work.
     statuses
         Every image of the project, afterwards.
+    scripts
+        What came of putting the scripts for QuPath into the project.
     """
 
     recipe: Recipe
@@ -54,6 +57,7 @@ class Outcome:
     failed: list[tuple[ProjectImage, QpannotError]] = field(default_factory=list)
     left_alone: list[ImageStatus] = field(default_factory=list)
     statuses: list[ImageStatus] = field(default_factory=list)
+    scripts: Installed = field(default_factory=Installed)
 
     @property
     def has_failures(self) -> bool:

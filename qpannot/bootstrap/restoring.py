@@ -10,8 +10,9 @@ from uuid import UUID
 
 from qpannot.bootstrap.image_record import TAKEN_BACK, ImageRecord, Word, now
 from qpannot.bootstrap.ledger import Ledger
+from qpannot.bootstrap.queue import QUEUE_KEY
+from qpannot.bootstrap.said import SAID_KEY, STATE_KEY
 from qpannot.bootstrap.states import (
-    STATE_KEY,
     TAG_PREFIX,
     ImageStatus,
     digest_of,
@@ -26,6 +27,9 @@ from qpannot.qupath.qpdata.datafile import QpData
 from qpannot.qupath.snapshots import Snapshot
 
 _HINT = "Choose another one; 'qpannot snapshots' lists them."
+
+_MARKS = (STATE_KEY, SAID_KEY, QUEUE_KEY)
+"""Metadata of images that is of now, whatever an older project file says."""
 
 
 @dataclass(frozen=True)
@@ -237,8 +241,8 @@ def _with_marks(document: dict[str, Any], current: dict[str, Any]) -> dict[str, 
     images = []
     for entry in document.get("images", []):
         by = shown.get(str(entry.get("entryID")), {})
-        marks = {k: v for k, v in (by.get("metadata") or {}).items() if k == STATE_KEY}
-        others = {k: v for k, v in (entry.get("metadata") or {}).items() if k != STATE_KEY}
+        marks = {k: v for k, v in (by.get("metadata") or {}).items() if k in _MARKS}
+        others = {k: v for k, v in (entry.get("metadata") or {}).items() if k not in _MARKS}
         tags = [tag for tag in entry.get("tags") or () if not tag.startswith(TAG_PREFIX)]
         tags += [tag for tag in by.get("tags") or () if tag.startswith(TAG_PREFIX)]
         changed = dict(entry)

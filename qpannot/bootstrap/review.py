@@ -1,4 +1,4 @@
-"""What a person says of slides: reviewed, approved, or taken back."""
+"""What a person says of slides: reviewed, approved, taken back, or sent back."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from qpannot.bootstrap.image_record import TAKEN_BACK, ImageRecord
+from qpannot.bootstrap.image_record import SENT_BACK, TAKEN_BACK, ImageRecord
 from qpannot.bootstrap.ledger import Ledger
 from qpannot.bootstrap.states import ImageStatus, State, look, status_of
 from qpannot.bootstrap.words import digest_of_own, mirror, record_word
@@ -137,12 +137,26 @@ def take_back(
     independent
         Take back what the person ``by`` said of that person's own annotations.
     """
+    return _undo(project, images, TAKEN_BACK, by=by, independent=independent)
+
+
+def send_back(project: Project, images: Sequence[ProjectImage], *, by: str = "") -> Said:
+    """Send images back to the first reader: they wait again, whatever was said of them before.
+
+    Otherwise as `take_back`.
+    """
+    return _undo(project, images, SENT_BACK, by=by, independent=False)
+
+
+def _undo(
+    project: Project, images: Sequence[ProjectImage], state: str, *, by: str, independent: bool
+) -> Said:
     ledger = Ledger.of(project)
     statuses = [status_of(image, ledger) for image in images]
     mirror(project, ledger, statuses)  # takes down what was said in QuPath, to be taken back
     readable = [status.image for status in statuses if not status.error]
     for image in readable:
-        record_word(ledger, image, TAKEN_BACK, by=by, independent=independent)
+        record_word(ledger, image, state, by=by, independent=independent)
     skipped = tuple((status.image, status.error) for status in statuses if status.error)
     return Said(tuple(_mirrored(project, ledger, readable)), skipped)
 

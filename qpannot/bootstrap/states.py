@@ -17,8 +17,9 @@ import shapely
 from shapely import make_valid
 from shapely.geometry.base import BaseGeometry
 
-from qpannot.bootstrap.image_record import ImageRecord, Seen
+from qpannot.bootstrap.image_record import ImageRecord, Seen, Word
 from qpannot.bootstrap.ledger import Ledger
+from qpannot.bootstrap.said import STATE_KEY, hear, unheard
 from qpannot.console import Each, silent
 from qpannot.errors import QpannotError
 from qpannot.qupath import Annotation, Project, ProjectImage
@@ -26,9 +27,6 @@ from qpannot.qupath.annotators import by_annotator
 from qpannot.qupath.glancing import glance_at
 from qpannot.qupath.proposals import FINGERPRINT, is_proposal, is_untouched
 from qpannot.qupath.server import is_there
-
-STATE_KEY = "qpannot.state"
-"""Image metadata: the state, where QuPath's project pane shows and sorts by it."""
 
 TAG_PREFIX = "qpannot: "
 
@@ -278,17 +276,8 @@ def _has_area(geometry: BaseGeometry) -> bool:
 
 def said_of(image: ProjectImage, record: ImageRecord) -> State | None:
     """Return what a person said of an image, here or in QuPath; ``None`` if nothing stands."""
-    words = [record.word.state if record.word else None, said_in_qupath(image, record)]
-    for state in (State.APPROVED, State.REVIEWED):
-        if state.value in words:
-            return state
-    return None
-
-
-def said_in_qupath(image: ProjectImage, record: ImageRecord) -> str | None:
-    """Return what the image's metadata says, unless we wrote it there."""
-    shown = image.metadata.get(STATE_KEY)
-    return None if record.is_echo(shown) else shown
+    word = hear(record, unheard(image, record)).word
+    return State(word.state) if word else None
 
 
 def is_vouched(image: ProjectImage, record: ImageRecord) -> bool:
@@ -297,27 +286,35 @@ def is_vouched(image: ProjectImage, record: ImageRecord) -> bool:
     An independent reader says so of that reader's alone, and who approves what such readers did
     does not speak of proposals that none of them took over.
     """
-    plain = [word.state for word in record.standing_words if not word.independent]
-    said = {*plain, said_in_qupath(image, record)}
-    return State.REVIEWED in said or (State.APPROVED in said and not record.independent_readers)
+    heard = hear(record, unheard(image, record))
+    said = {word.state for word in heard.standing_words if not word.independent}
+    return State.REVIEWED in said or (State.APPROVED in said and not heard.independent_readers)
 
 
 def _judge(image: ProjectImage, record: ImageRecord, seen: Seen) -> tuple[State, str]:
-    said, word, back = said_of(image, record), record.word, record.taken_back
-    if said and (word is None or word.state != said):
-        return said, f"marked {said} in QuPath"
-    if said and word:
-        if word.independent:
-            return said, f"{said} by {' and '.join(record.independent_readers)}, independently"
-        by = f" {word.where}" if word.where else ""
-        by += f" by {word.by}" if word.by else ""
+    new = unheard(image, record)
+    heard = hear(record, new)
+    word, back = heard.word, heard.taken_back
+    others = " and ".join(heard.independent_readers)
+    if word and word.independent:
+        return State(word.state), f"{word.state} by {others}, independently"
+    if word:
         changed = word.digest and word.digest != seen.shared_digest
-        reason = f"{said}{by} on {word.when[:10]}{'; changed since' if changed else ''}"
-        others = " and ".join(record.independent_readers)
-        return said, reason + (f"; independently by {others}" if others else "")
-    if back and back.digest and back.digest == seen.shared_digest and seen.annotations:
-        return State.PROPOSED, f"taken back on {back.when[:10]}, waits for a person"
+        said = f"{word.state}{_by(word)} on {word.when[:10]}{'; changed since' if changed else ''}"
+        return State(word.state), said + (f"; independently by {others}" if others else "")
+    if back and seen.annotations:
+        is_unchanged = bool(back.digest) and back.digest == seen.shared_digest
+        if is_unchanged or back in new:
+            return State.PROPOSED, _waits(back)
     return _tell(record, seen)
+
+
+def _by(word: Word) -> str:
+    return (f" {word.where}" if word.where else "") + (f" by {word.by}" if word.by else "")
+
+
+def _waits(back: Word) -> str:
+    return f"{back.state}{_by(back)} on {back.when[:10]}, waits for a person"
 
 
 def _tell(record: ImageRecord, seen: Seen) -> tuple[State, str]:

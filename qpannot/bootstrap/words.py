@@ -4,18 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from qpannot.bootstrap.image_record import TAKEN_BACK, ImageRecord, Seen, Word, now
+from qpannot.bootstrap.image_record import SENT_BACK, TAKEN_BACK, ImageRecord, Seen, Word, now
 from qpannot.bootstrap.ledger import Ledger
+from qpannot.bootstrap.queue import QUEUE_KEY, shown_places
 from qpannot.bootstrap.readers.readings import keep_correction, keep_reading, second_reading_of
-from qpannot.bootstrap.states import (
-    STATE_KEY,
-    TAG_PREFIX,
-    ImageStatus,
-    State,
-    digest_of,
-    look,
-    said_in_qupath,
-)
+from qpannot.bootstrap.said import SAID_KEY, SAYABLE, STATE_KEY, hear, unheard
+from qpannot.bootstrap.states import TAG_PREFIX, ImageStatus, State, digest_of, look
 from qpannot.qupath import ImageChanges, Project, ProjectImage
 from qpannot.qupath.annotators import annotator_of
 
@@ -49,33 +43,28 @@ def record_word(
     where: str = "",
     independent: bool = False,
 ) -> None:
-    """Record what a person said of an image, and of which annotations.
+    """Record what a person says of an image now, and of which annotations.
 
     With the word are kept the outlines it was said of, and what a second reader changed of those
     that the reader before had left.
     """
-    is_shared = state != TAKEN_BACK and not independent
+    word = Word(state=state, by=by, where=where, when=now(), independent=independent)
+    _record(ledger, image, word)
+
+
+def _record(ledger: Ledger, image: ProjectImage, word: Word) -> None:
+    is_shared = word.state not in (TAKEN_BACK, SENT_BACK) and not word.independent
     second = None
-    if is_shared and state == State.APPROVED:
-        second = second_reading_of(ledger, image, by=by)
+    if is_shared and word.state == State.APPROVED:
+        second = second_reading_of(ledger, image, by=word.by)
 
     def change(record: ImageRecord) -> None:
         record.seen = look(image, record)
-        digest = digest_of_own(image, by) if independent else record.seen.shared_digest
-        record.words.append(
-            Word(
-                state=state,
-                by=by,
-                where=where,
-                when=now(),
-                digest=digest,
-                independent=independent,
-                second_reading=second,
-            )
-        )
+        own = digest_of_own(image, word.by) if word.independent else record.seen.shared_digest
+        record.words.append(word.model_copy(update={"digest": own, "second_reading": second}))
 
     if is_shared:
-        keep_reading(ledger, image, state, by=by)
+        keep_reading(ledger, image, word.state, by=word.by)
     ledger.edit_image(image.id, image.name, change)
 
 
@@ -87,34 +76,36 @@ def digest_of_own(image: ProjectImage, name: str) -> str:
 def mirror(project: Project, ledger: Ledger, statuses: Iterable[ImageStatus]) -> None:
     """Write the states into the project, where QuPath shows them and can sort by them.
 
-    As image metadata, and as tags where the project's version of QuPath knows them. Only images
-    whose state changed are written, in one write; an unannotated image carries no mark.
+    As image metadata, and as tags where the project's version of QuPath knows them, with the place
+    in the queue of slides that wait. What was said inside QuPath is heard first. Only images of
+    which something changed are written, in one write; an unannotated image carries no mark.
     """
     changes: dict[str, ImageChanges] = {}
     echoes: dict[str, str | None] = {}
     before: dict[str, str | None] = {}
+    places = shown_places(project.images, ledger)
     for status in statuses:
         if status.error:
             continue
         image, shown = status.image, status.image.metadata.get(STATE_KEY)
         record = ledger.image(image.id, image.name)
-        said = said_in_qupath(image, record)
-        if said in (State.REVIEWED, State.APPROVED):
-            record_word(ledger, image, said, where="in QuPath")
+        for word in hear(record, unheard(image, record)).words[len(record.words) :]:
+            _record(ledger, image, word)
         wanted = None if status.state is State.UNANNOTATED else status.state.value
         if record.mirrored != wanted or record.mirrored_before is not None:
             echoes[image.id] = wanted
-            if shown in (State.REVIEWED, State.APPROVED) and shown != wanted:
+            if shown in SAYABLE and shown != wanted:
                 before[image.id] = shown
-        if shown != wanted:
+        place = places.get(image.id) if status.state is State.PROPOSED else None
+        marks = {STATE_KEY: wanted, QUEUE_KEY: place, SAID_KEY: None}
+        if any(image.metadata.get(key) != value for key, value in marks.items()):
             tags = {
                 TAG_PREFIX + state.value: state.value == wanted
                 for state in State
                 if state is not State.UNANNOTATED
             }
-            changes[image.id] = ImageChanges(
-                metadata={STATE_KEY: wanted}, tags=tags, only_if={STATE_KEY: shown}
-            )
+            heard = {key: image.metadata.get(key) for key in (STATE_KEY, SAID_KEY)}
+            changes[image.id] = ImageChanges(metadata=marks, tags=tags, only_if=heard)
     if echoes:  # first, and with what they replace, so that a crash never makes an echo a word
         ledger.save_mirrored(echoes, before=before)
     if changes:

@@ -22,6 +22,7 @@ from qpannot.cli import (
     projects,
     qupath,
     review,
+    scripts,
     snapshots,
 )
 from qpannot.cli.helping import plain_help
@@ -80,6 +81,7 @@ app.command("relink")(projects.relink)
 app.command("snapshots")(snapshots.snapshots)
 app.add_typer(exchange.export_app, name="export")
 app.add_typer(exchange.import_app, name="import")
+app.add_typer(scripts.app, name="scripts")
 app.add_typer(qupath.app, name="qupath")
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)

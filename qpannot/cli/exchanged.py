@@ -71,7 +71,8 @@ def show_what_next(
 
 def show_states_that_stay(exported: Sequence[Exported]) -> None:
     """Say that what persons said of slides is in no file."""
-    from qpannot.bootstrap.states import STATE_KEY, State
+    from qpannot.bootstrap.said import STATE_KEY
+    from qpannot.bootstrap.states import State
     from qpannot.console import counted, stderr
 
     said = [

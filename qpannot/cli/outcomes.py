@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from qpannot.bootstrap.ledger import RoundRecord
     from qpannot.bootstrap.outcome import Outcome
     from qpannot.bootstrap.records import RefinementRecord
+    from qpannot.bootstrap.scripts import Installed
     from qpannot.bootstrap.states import ImageStatus
     from qpannot.qupath import Project
 
@@ -71,8 +72,24 @@ def show_outcome(
         )
     if report:
         say(f"Report: {report}")
+    _show_scripts(project, outcome.scripts)
     if advise:
         show_next(advice_on(project, outcome))
+
+
+def _show_scripts(project: Project, scripts: Installed) -> None:
+    """Say which scripts for QuPath are not as they should be; mostly nothing."""
+    from qpannot.console import stderr
+
+    for path in scripts.outdated:
+        text = (
+            f"{project.folder / path} was changed by somebody and stays as it is; qpannot's own is "
+            "another by now. To get that, move yours away: qpannot scripts install"
+        )
+        stderr().print(text, style="yellow", markup=False)
+    if scripts.error:
+        text = f"The scripts for QuPath were not put there: {scripts.error.message}"
+        stderr().print(text, style="yellow", markup=False)
 
 
 def _show_learned(project: Project, record: RoundRecord) -> None:

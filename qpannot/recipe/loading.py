@@ -25,12 +25,17 @@ BASE = "h2gnet"
 
 def builtin_recipes() -> dict[str, Path]:
     """Return the recipes that ship with qpannot, by name."""
+    return {path.stem: path.resolve() for path in sorted(workflows_folder().glob("*.yaml"))}
+
+
+def workflows_folder() -> Path:
+    """Return the folder of the recipes and QuPath scripts that ship with qpannot."""
     package = Path(__file__).parents[1]
     for folder in (package / "workflows", package.parent / "workflows"):
         if folder.is_dir():
-            return {path.stem: path.resolve() for path in sorted(folder.glob("*.yaml"))}
+            return folder
     raise UsageError(
-        "qpannot's own recipes are missing from this installation.",
+        "qpannot's own recipes and scripts are missing from this installation.",
         hint="Install it again: pip install --force-reinstall qpannot",
     )
 

@@ -12,8 +12,8 @@ import numpy as np
 from qpannot.bootstrap.image_record import now
 from qpannot.bootstrap.ledger import Ledger
 from qpannot.bootstrap.readers.effort import Effort, EffortClock, record_effort
-from qpannot.bootstrap.review import Said, say, take_back
-from qpannot.bootstrap.states import REVIEWED, ImageStatus, State, status_of
+from qpannot.bootstrap.review import Said, say, send_back, take_back
+from qpannot.bootstrap.states import ImageStatus, State, status_of
 from qpannot.bootstrap.words import mirror, remember
 from qpannot.errors import ConcurrentChangeError, QpannotError, UsageError
 from qpannot.geometry import Region
@@ -331,14 +331,17 @@ class Opened:
         return bool(drawing.own if self._reader.independent else drawing.stored)
 
     def send_back(self) -> Saved:
-        """Save, and take back what was said of the slide: it waits for a first reader again."""
+        """Save, and send the slide back: it waits for a first reader again.
+
+        An independent reader takes back that reader's word alone.
+        """
         saved = self.save()
-        by, independent = self._reader.by, self._reader.independent
-        said = take_back(self._project, [self.image], by=by, independent=independent)
-        status = self._told(said)
-        if status.state in REVIEWED and not independent:
-            status = self._told(take_back(self._project, [self.image], by=by))
-        return replace(saved, status=status)
+        by = self._reader.by
+        if self._reader.independent:
+            said = take_back(self._project, [self.image], by=by, independent=True)
+        else:
+            said = send_back(self._project, [self.image], by=by)
+        return replace(saved, status=self._told(said))
 
     def _told(self, said: Said) -> ImageStatus:
         if said.skipped:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qpannot.bootstrap.ledger import Ledger
+from qpannot.bootstrap.queue import places
 from qpannot.bootstrap.states import ImageStatus, State
 from qpannot.qupath import Project, ProjectImage
 
@@ -64,8 +65,7 @@ def queue_of(
 ) -> list[Item]:
     """Return the queue of a reader: what waits first, what is done last.
 
-    Both parts are in the order of the loop: the newest round first, its slides as it chose them,
-    then the rounds before; slides of no round as the project has them.
+    Both parts are in the order of the loop (`qpannot.bootstrap.queue.places`).
 
     Parameters
     ----------
@@ -82,14 +82,14 @@ def queue_of(
             why.setdefault(choice.image_id, (choice.score, choice.reason))
         for image_id in record.proposed:
             why.setdefault(image_id, (None, f"proposed for in round {record.number}"))
-    place = {image_id: number for number, image_id in enumerate(why)}
+    place = places(project.images, ledger)
     items = []
     for status in statuses:
         item = _item(status, ledger, reader, *why.get(status.image.id, (None, status.reason)))
         is_asked = status.image.id in asked if asked is not None else _belongs(item, reader)
         if is_asked:
             items.append(item)
-    return sorted(items, key=lambda item: (item.done, place.get(item.image.id, len(place))))
+    return sorted(items, key=lambda item: (item.done, place[item.image.id]))
 
 
 def refreshed(item: Item, status: ImageStatus, ledger: Ledger, reader: Reader) -> Item:

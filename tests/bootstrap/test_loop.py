@@ -17,7 +17,8 @@ from qpannot.bootstrap import first_round, proposing
 from qpannot.bootstrap.image_record import ImageRecord
 from qpannot.bootstrap.ledger import Ledger
 from qpannot.bootstrap.loop import bootstrap
-from qpannot.bootstrap.states import STATE_KEY, State, survey
+from qpannot.bootstrap.said import STATE_KEY
+from qpannot.bootstrap.states import State, survey
 from qpannot.errors import LockedError, MissingSlideError
 from qpannot.qupath import Annotation, ImageChanges, PathClass, Project, open_project
 from qpannot.qupath.proposals import FINGERPRINT, METHOD, ROUND, is_untouched

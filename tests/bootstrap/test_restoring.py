@@ -10,7 +10,8 @@ from qpannot.bootstrap.ledger import Ledger
 from qpannot.bootstrap.loop import bootstrap
 from qpannot.bootstrap.restoring import FileChange, file_change, restore_file, restore_image
 from qpannot.bootstrap.review import say, take_back
-from qpannot.bootstrap.states import STATE_KEY, State, survey
+from qpannot.bootstrap.said import SAID_KEY, STATE_KEY
+from qpannot.bootstrap.states import State, survey
 from qpannot.errors import FormatError
 from qpannot.qupath import Annotation, ImageChanges, PathClass, Project, open_project
 from qpannot.qupath.annotators import annotated_by
@@ -128,6 +129,17 @@ def test_a_restored_project_file_makes_no_word_of_an_old_mark(study: Path) -> No
         assert states(project)[:2] == [State.PROPOSED, State.PROPOSED]
         bootstrap(project, load_recipe("quick", ()))
         assert project.images[0].metadata[STATE_KEY] == "proposed"
+
+
+def test_a_word_that_nobody_heard_yet_outlasts_an_older_project_file(study: Path) -> None:
+    said = {STATE_KEY: "reviewed", SAID_KEY: "reviewed 2026-02-03T10:20:30.123Z by AB"}
+    with open_project(study, "r+") as project:
+        project.update_images({"1": ImageChanges(metadata=said)})
+        path = project.path
+    restore_file(path, ProjectFiles(study).snapshots(path)[0])
+    with open_project(study) as project:
+        assert states(project)[0] is State.REVIEWED
+        assert project.images[0].metadata[SAID_KEY] == said[SAID_KEY]
 
 
 def test_a_proposal_that_a_person_deleted_stays_deleted_when_an_older_file_is_restored(

@@ -11,7 +11,8 @@ from shapely import box
 from qpannot.bootstrap.ledger import Ledger
 from qpannot.bootstrap.loop import bootstrap
 from qpannot.bootstrap.review import say, still_waiting, take_back
-from qpannot.bootstrap.states import STATE_KEY, State, survey
+from qpannot.bootstrap.said import STATE_KEY
+from qpannot.bootstrap.states import State, survey
 from qpannot.qupath import Annotation, Detection, ImageChanges, Project, open_project
 from qpannot.recipe import load_recipe
 

@@ -10,7 +10,8 @@ import shapely
 
 from qpannot.bootstrap.ledger import Ledger
 from qpannot.bootstrap.loop import bootstrap
-from qpannot.bootstrap.states import STATE_KEY, State, survey
+from qpannot.bootstrap.said import STATE_KEY
+from qpannot.bootstrap.states import State, survey
 from qpannot.errors import ProjectError, QpannotError, ReadOnlyError, UsageError
 from qpannot.geometry import Region
 from qpannot.linking import describe_slide

@@ -16,7 +16,7 @@ import pytest
 import shapely
 
 from qpannot.affine import Affine
-from qpannot.bootstrap.states import STATE_KEY
+from qpannot.bootstrap.said import STATE_KEY
 from qpannot.geometry import Mpp
 from qpannot.heatmap import Heatmap
 from qpannot.qupath import open_project

@@ -14,7 +14,8 @@ from qpannot.bootstrap.ledger import Ledger
 from qpannot.bootstrap.loop import bootstrap
 from qpannot.bootstrap.readers.readings import hand_over
 from qpannot.bootstrap.review import say, take_back
-from qpannot.bootstrap.states import STATE_KEY, State
+from qpannot.bootstrap.said import STATE_KEY
+from qpannot.bootstrap.states import State
 from qpannot.qupath import Annotation, ImageChanges, PathClass, Project, open_project
 from qpannot.qupath.annotators import annotated_by
 from qpannot.recipe import load_recipe

@@ -1,0 +1,69 @@
+"""What a person says of a slide inside QuPath, by a project script or by hand.
+
+It is said in the metadata of the image: ``qpannot.state`` holds the newest word, and where a script
+said it, ``qpannot.said`` every one that the ledger has not heard yet, each with its moment:
+
+    reviewed 2026-02-03T10:20:30.123Z by AB; sent back 2026-02-03T11:00:00.456Z
+
+A word is known by its moment. QuPath keeps a project in memory and may write an old one back over
+what was written since: a word that was heard is never heard again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from qpannot.bootstrap.image_record import SENT_BACK, ImageRecord, Word, now
+from qpannot.qupath import ProjectImage
+
+STATE_KEY = "qpannot.state"
+"""Image metadata: the state, where QuPath's project pane shows and sorts by it."""
+
+SAID_KEY = "qpannot.said"
+"""Image metadata: what scripts said and the ledger has not heard yet."""
+
+REVIEWED, APPROVED = "reviewed", "approved"
+SAYABLE = (REVIEWED, APPROVED, SENT_BACK)
+"""What can be said of a slide inside QuPath."""
+
+IN_QUPATH = "in QuPath"
+
+_WORD = re.compile(rf"\s*({'|'.join(SAYABLE)}) (\S+Z)(?: by ([^;]*))?\s*")
+
+
+def unheard(image: ProjectImage, record: ImageRecord) -> list[Word]:
+    """Return what was said of an image inside QuPath since the ledger last heard of it."""
+    shown = image.metadata.get(STATE_KEY)
+    marks = marks_in(image.metadata.get(SAID_KEY, ""))
+    heard = {word.said for word in record.words}
+    words = [word for word in marks if word.said not in heard]
+    is_by_script = bool(marks) and marks[-1].state == shown
+    if shown in SAYABLE and not is_by_script and not record.is_echo(shown):
+        words.append(Word(state=shown, where=IN_QUPATH, when=now()))  # set by hand
+    return words
+
+
+def marks_in(text: str) -> list[Word]:
+    """Return the words in an image's ``qpannot.said``; what is none is left out."""
+    words = []
+    for part in text.split(";"):
+        if not (found := _WORD.fullmatch(part)):
+            continue
+        state, said, by = found.groups(default="")
+        try:
+            when = datetime.fromisoformat(said).astimezone(UTC).isoformat(timespec="seconds")
+        except ValueError:
+            continue
+        words.append(Word(state=state, by=by.strip(), where=IN_QUPATH, when=when, said=said))
+    return words
+
+
+def hear(record: ImageRecord, new: Iterable[Word]) -> ImageRecord:
+    """Return the record with new words. A review undoes no approval, and is left out."""
+    for word in new:
+        last = record.word
+        if not (word.state == REVIEWED and last and last.state == APPROVED):
+            record = record.model_copy(update={"words": [*record.words, word]})
+    return record
