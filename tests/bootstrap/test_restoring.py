@@ -136,7 +136,7 @@ def test_a_word_that_nobody_heard_yet_outlasts_an_older_project_file(study: Path
     with open_project(study, "r+") as project:
         project.update_images({"1": ImageChanges(metadata=said)})
         path = project.path
-    restore_file(path, ProjectFiles(study).snapshots(path)[0])
+    restore_file(path, ProjectFiles(study).snapshots(path)[-1])
     with open_project(study) as project:
         assert states(project)[0] is State.REVIEWED
         assert project.images[0].metadata[SAID_KEY] == said[SAID_KEY]
