@@ -37,7 +37,7 @@ EXAMPLES = """
   qpannot init slides/*.svs -o study     make a QuPath project of slides
   qpannot bootstrap study                propose annotations; again after each
                                          correction
-  qpannot review study                   correct them in napari, or do so in QuPath
+  qpannot review study                   correct them in napari, or in QuPath
   qpannot status study --pictures look   see where every slide stands
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done with some slides skipped (and named).

@@ -161,6 +161,7 @@ def import_geojson(
     by: Annotated[
         str,
         typer.Option(
+            metavar="NAME",
             help="The files are what this person drew, in another copy of the project perhaps: it "
             "stands beside what others drew, under this name, as a reading of its own.",
         ),

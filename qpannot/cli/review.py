@@ -14,9 +14,16 @@ def review(
     project: ProjectArgument = Path(),
     images: Annotated[
         list[str] | None,
-        typer.Option("--image", "-i", help="Only these: a name, an ID or a pattern; repeatable."),
+        typer.Option(
+            "--image",
+            "-i",
+            metavar="IMAGE",
+            help="Only these: a name, an ID or a pattern; repeatable.",
+        ),
     ] = None,
-    by: Annotated[str, typer.Option(help="Who reviews, if that is to be recorded.")] = "",
+    by: Annotated[
+        str, typer.Option(metavar="NAME", help="Who reviews, if that is to be recorded.")
+    ] = "",
     second_reader: Annotated[
         bool,
         typer.Option("--second-reader", help="Read what was reviewed, and approve it."),
