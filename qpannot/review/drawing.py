@@ -80,6 +80,12 @@ class Drawing:
         return self._view(self.stored).own
 
     @property
+    def _seen(self) -> tuple[Annotation, ...]:
+        """All that the reader sees, as it is stored."""
+        seen = self._view(self.stored)
+        return (*{each.id: each for each in (*seen.own, *seen.context)}.values(),)
+
+    @property
     def is_painted(self) -> bool:
         """Whether anything was painted that is not saved."""
         return bool(self._layers) or not np.array_equal(self._before, self.labels)
@@ -139,13 +145,14 @@ class Drawing:
         Returns
         -------
         int
-            How many of them somebody else has changed. If any, `labels` is drawn anew, in place.
+            How many of those that the reader sees somebody else has changed. If any, `labels` is
+            drawn anew, in place.
         """
         last = Painted.between(self._before, self.labels, self.canvas)
-        before = self.stored
+        before = self._seen
         self._read()
         self._paint_again()
-        changes = _count_changes(before, self.stored)
+        changes = _count_changes(before, self._seen)
         if changes:
             self.redraw()
             if last is not None:

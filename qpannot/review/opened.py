@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +25,7 @@ from qpannot.review.journal import Entry, claim, forget
 from qpannot.review.merging import Edits
 from qpannot.review.queue import NOTE, Item, Reader
 from qpannot.review.recovery import recover
-from qpannot.review.saved import NothingAnnotatedError, Saved
+from qpannot.review.saved import ChangedMeanwhileError, NothingAnnotatedError, Saved
 from qpannot.review.views import view_of
 from qpannot.slide import Slide
 
@@ -82,6 +81,7 @@ class Opened:
         self._note = self._noted = item.note
         self._saving = ""
         self._strokes = 0
+        self._has_read = self._was_done()
         name = f"{self.image.id} {reader.by}" if reader.independent else self.image.id
         claimed = claim(self._ledger.house / "review", name)
         self._journal = claimed.journal
@@ -91,7 +91,9 @@ class Opened:
             all_classes = (*classes, *(PathClass(each) for each in left if each not in known))
             self._drawing = Drawing(
                 self.image,
-                partial(view_of, reader=reader, classes=all_classes, has_read=self._has_read()),
+                lambda annotations: view_of(
+                    annotations, reader, all_classes, has_read=self._has_read
+                ),
                 all_classes,
                 {ANNOTATOR: reader.by} if reader.independent else {},
                 Canvas.of_slide(slide.size),
@@ -120,7 +122,7 @@ class Opened:
         """The ledger as it is on disk: one that is kept does not see what others write."""
         return Ledger.of(self._project)
 
-    def _has_read(self) -> bool:
+    def _was_done(self) -> bool:
         """Tell whether an independent reader was done with the slide before."""
         record = self._ledger.image(self.image.id, self.image.name)
         return self._reader.independent and self._reader.by in record.independent_readers
@@ -244,6 +246,7 @@ class Opened:
             except ConcurrentChangeError:
                 if attempt == ATTEMPTS - 1:
                     raise
+        self._has_read = True  # from now on nothing is copied: what is gone was erased
         is_redrawn = drawing.settle(wanted) or conflicts > 0
         self._strokes = 0
         self._journal.write()
@@ -298,6 +301,9 @@ class Opened:
         ------
         NothingAnnotatedError
             There is nothing annotated, and the person did not say so. What was painted is saved.
+        ChangedMeanwhileError
+            Somebody else changed the annotations since they were shown: nobody has seen them as
+            they are. What was painted is saved.
         UsageError
             A second reader came before the first.
         """
@@ -310,6 +316,8 @@ class Opened:
 
     def _say(self, state: State, *, allow_empty: bool) -> Saved:
         saved = self.save()
+        if saved.is_redrawn:
+            raise ChangedMeanwhileError(self.image.name, saved)
         if not allow_empty and not self._is_annotated:
             raise NothingAnnotatedError(
                 f"Nothing is annotated on {self.image.name}.",
@@ -357,6 +365,9 @@ class Opened:
         ------
         UsageError
             An independent reader leaves them to others.
+        ChangedMeanwhileError
+            Somebody else changed the annotations since they were shown: nothing is taken away that
+            nobody has seen. What was painted is saved.
         """
         if self._reader.independent:
             raise UsageError(
@@ -364,16 +375,11 @@ class Opened:
                 hint="Erase what is wrong of your own copy, and accept the rest.",
             )
         saved = self.save()
+        if saved.is_redrawn:
+            raise ChangedMeanwhileError(self.image.name, saved)
         drawing = self._drawing
-        for attempt in range(ATTEMPTS):
-            gone = Edits(remove=tuple(each for each in drawing.own if is_untouched(each)))
-            try:
-                self._write(gone)
-                break
-            except ConcurrentChangeError:
-                if attempt == ATTEMPTS - 1:
-                    raise
-                drawing.rebase()
+        gone = Edits(remove=tuple(each for each in drawing.own if is_untouched(each)))
+        self._write(gone)
         drawing.rebase()
         drawing.forget()
         removed = saved.removed + len(gone.remove)

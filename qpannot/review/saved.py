@@ -49,3 +49,22 @@ class Saved:
                 "meanwhile, and what was painted was done upon that"
             )
         return f"{self.status.state}; {text}."
+
+
+class ChangedMeanwhileError(UsageError):
+    """Of a slide was spoken that somebody else has changed since it was shown.
+
+    Parameters
+    ----------
+    name
+        Of the image.
+    saved
+        What came of the save before.
+    """
+
+    def __init__(self, name: str, saved: Saved) -> None:
+        super().__init__(
+            f"Somebody else changed the annotations of {name} while you had it open.",
+            hint="What you painted is saved. Look at the slide as it is now, then do it again.",
+        )
+        self.saved = saved

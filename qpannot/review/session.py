@@ -22,9 +22,18 @@ from qpannot.qupath import PathClass, Project, ProjectImage
 from qpannot.recipe import BASE, Recipe, load_recipe
 from qpannot.review.opened import Opened
 from qpannot.review.queue import NOTE, Item, Reader, queue_of, refreshed
-from qpannot.review.saved import NothingAnnotatedError, Saved
+from qpannot.review.saved import ChangedMeanwhileError, NothingAnnotatedError, Saved
 
-__all__ = ["NOTE", "Item", "NothingAnnotatedError", "Opened", "Saved", "Session", "classes_of"]
+__all__ = [
+    "NOTE",
+    "ChangedMeanwhileError",
+    "Item",
+    "NothingAnnotatedError",
+    "Opened",
+    "Saved",
+    "Session",
+    "classes_of",
+]
 
 MAX_CLASSES = 254
 """A mask has room for so many, and for what is not painted."""

@@ -17,7 +17,13 @@ from qpannot.review.keys import BY_NAME, CLASS_KEYS, COMMANDS
 from qpannot.review.layers import SlideLayers
 from qpannot.review.panel import Panel
 from qpannot.review.pyramid import Pyramid
-from qpannot.review.session import NothingAnnotatedError, Opened, Saved, Session
+from qpannot.review.session import (
+    ChangedMeanwhileError,
+    NothingAnnotatedError,
+    Opened,
+    Saved,
+    Session,
+)
 
 if TYPE_CHECKING:
     from napari import Viewer
@@ -117,12 +123,16 @@ class ReviewWindow(QObject):  # type: ignore[misc]
         """Save, say that the annotations are right, and open the next slide that waits."""
         opened = self._at_hand()
         try:
-            saved = opened.accept()
-        except NothingAnnotatedError:
-            sure = "Nothing is annotated on this slide. Is all of its tissue normal?"
-            if not self._ask(sure, "All is normal"):
-                return
-            saved = opened.accept(allow_empty=True)
+            try:
+                saved = opened.accept()
+            except NothingAnnotatedError:
+                sure = "Nothing is annotated on this slide. Is all of its tissue normal?"
+                if not self._ask(sure, "All is normal"):
+                    return
+                saved = opened.accept(allow_empty=True)
+        except ChangedMeanwhileError as error:
+            self._after(error.saved)
+            raise
         self._after(saved)
         self._go(self.session.next, NONE_WAITS, told=saved.message)
 
@@ -148,8 +158,13 @@ class ReviewWindow(QObject):  # type: ignore[misc]
             "Take away every proposal on this slide that nobody touched? What a person drew stays."
         )
         opened = self._at_hand()
-        if self._ask(sure, "Take them away"):
+        if not self._ask(sure, "Take them away"):
+            return
+        try:
             self._after(opened.reject())
+        except ChangedMeanwhileError as error:
+            self._after(error.saved)
+            raise
 
     def send_back(self) -> None:
         """Have the slide wait again."""

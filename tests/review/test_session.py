@@ -3,6 +3,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -17,9 +18,15 @@ from qpannot.geometry import Region
 from qpannot.linking import describe_slide
 from qpannot.qupath import Annotation, PathClass, Project, ProjectImage, open_project
 from qpannot.qupath.annotators import annotator_of
-from qpannot.qupath.proposals import is_proposal, is_untouched
+from qpannot.qupath.proposals import is_proposal, is_untouched, sealed
 from qpannot.recipe import load_recipe
-from qpannot.review.session import NOTE, NothingAnnotatedError, Opened, Session
+from qpannot.review.session import (
+    NOTE,
+    ChangedMeanwhileError,
+    NothingAnnotatedError,
+    Opened,
+    Session,
+)
 
 RECIPE = load_recipe("h2gnet", ["tissue.min_area_um2=10000"])
 TUMOR = PathClass("Tumor", (200, 0, 0))
@@ -222,6 +229,31 @@ def test_what_was_painted_outlives_that_qupath_deleted_what_it_was_painted_on(
     assert drawn.id in found and old.id not in found and len(found) == 2
 
 
+def test_nothing_is_said_of_annotations_that_nobody_has_seen(project: Project) -> None:
+    with Session(project, by="AB") as session:
+        opened = session.open("1")
+        paint(opened, 0, 0, 100, 100, 1)
+        save_in_qupath(project, "1")
+        with pytest.raises(ChangedMeanwhileError, match="Somebody else"):
+            opened.accept()
+        assert len(image_of(project, "1").annotations()) == 3, "the stroke is saved"
+        assert state_of(project, "1") is State.PROPOSED
+        assert opened.accept().status.state is State.REVIEWED, "seen by now"
+
+
+def test_a_proposal_that_nobody_has_seen_is_not_rejected(project: Project) -> None:
+    with Session(project) as session:
+        opened = session.open("1")
+        (old,) = image_of(project, "1").annotations()
+        new = sealed(old.with_changes(id=uuid4(), geometry=shapely.box(10, 10, 90, 90), roi=None))
+        with again(project) as other:
+            image_of(other, "1").write_annotations(add=[new], remove=[old])
+        with pytest.raises(ChangedMeanwhileError):
+            opened.reject()
+        assert [each.id for each in image_of(project, "1").annotations()] == [new.id]
+        assert opened.reject().removed == 1
+
+
 def crash(session: Session) -> None:
     """Let go of the slide as the system does when a process is killed."""
     assert session.current is not None
@@ -392,6 +424,28 @@ def test_an_independent_reader_draws_beside_the_others(project: Project) -> None
         assert (saved.added, saved.removed) == (0, 2)
         assert not session.open("1").labels.any()
     assert image_of(project, "1").annotations() == (shared,)
+
+
+def test_an_independent_reader_who_erases_everything_finds_nothing(project: Project) -> None:
+    (shared,) = image_of(project, "1").annotations()
+    with Session(project, by="B", independent=True) as session:
+        opened = session.open("1")
+        opened.labels[...] = 0
+        opened.changed()
+        opened.save()
+        with pytest.raises(NothingAnnotatedError):
+            opened.accept()
+        opened.accept(allow_empty=True)
+    assert image_of(project, "1").annotations() == (shared,), "no copy came back"
+    assert Ledger.of(project).image("1", "one.svs").independent_readers == ("B",)
+
+
+def test_what_others_save_is_no_conflict_of_an_independent_reader(project: Project) -> None:
+    with Session(project, by="B", independent=True) as session:
+        opened = session.open("1")
+        opened.save()
+        save_in_qupath(project, "1")
+        assert opened.accept().conflicts == 0
 
 
 def test_what_is_not_editable_is_shown_beside(project: Project) -> None:
