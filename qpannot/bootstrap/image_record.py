@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -16,6 +17,7 @@ from qpannot.bootstrap.readers.effort import Effort
 from qpannot.qupath.protocol import Fingerprint
 
 FORMAT = 1
+REVIEWED, APPROVED = "reviewed", "approved"
 TAKEN_BACK = "taken back"
 SENT_BACK = "sent back"
 
@@ -88,6 +90,8 @@ class Word(BaseModel):
     """The moment as a script inside QuPath wrote it: what tells this word from another."""
     independent: bool = False
     """Whether it is of this person's own annotations alone (`qpannot.qupath.annotators`)."""
+    of_others: bool = False
+    """Whether everything was somebody's own: the word is then of that, and not of its absence."""
     second_reading: SecondReading | None = None
     """Of an approval: what was changed, if what the first reader had left is known."""
 
@@ -175,6 +179,10 @@ class ImageRecord(BaseModel):
         """The proposals that were written and not replaced by later ones."""
         return [kept for kept in self.proposals if kept.written and not kept.replaced]
 
+    def is_idle(self, word: Word) -> bool:
+        """Tell whether a word says nothing new: a review undoes no approval that stands."""
+        return _is_idle(word, self.standing_words)
+
     @property
     def standing_words(self) -> list[Word]:
         """What people said and did not take back; each taking back undoes one word.
@@ -185,6 +193,8 @@ class ImageRecord(BaseModel):
         for word in self.words:
             if word.state == SENT_BACK:
                 stack.clear()
+                continue
+            if _is_idle(word, stack):
                 continue
             same = [
                 each
@@ -225,3 +235,8 @@ class ImageRecord(BaseModel):
     def taken_back(self) -> Word | None:
         """The last word, if it took or sent back what was said before and nothing stands since."""
         return self.words[-1] if self.words and self.word is None else None
+
+
+def _is_idle(word: Word, standing: Iterable[Word]) -> bool:
+    is_review = word.state == REVIEWED and not word.independent
+    return is_review and any(each.state == APPROVED for each in standing if not each.independent)

@@ -11,13 +11,8 @@ from uuid import UUID
 from qpannot.bootstrap.image_record import TAKEN_BACK, ImageRecord, Word, now
 from qpannot.bootstrap.ledger import Ledger
 from qpannot.bootstrap.queue import QUEUE_KEY
-from qpannot.bootstrap.said import SAID_KEY, STATE_KEY
-from qpannot.bootstrap.states import (
-    TAG_PREFIX,
-    ImageStatus,
-    digest_of,
-    status_of,
-)
+from qpannot.bootstrap.said import SAID_KEY, STATE_KEY, TAG_PREFIX
+from qpannot.bootstrap.states import ImageStatus, digest_of, status_of
 from qpannot.bootstrap.words import mirror
 from qpannot.errors import FormatError, QpannotError
 from qpannot.qupath import Annotation, Project, ProjectImage, gson

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from qpannot.bootstrap.image_record import SENT_BACK, ImageRecord, Word, now
+from qpannot.bootstrap.image_record import APPROVED, REVIEWED, SENT_BACK, ImageRecord, Word, now
 from qpannot.qupath import ProjectImage
 
 STATE_KEY = "qpannot.state"
@@ -24,9 +24,11 @@ STATE_KEY = "qpannot.state"
 SAID_KEY = "qpannot.said"
 """Image metadata: what scripts said and the ledger has not heard yet."""
 
-REVIEWED, APPROVED = "reviewed", "approved"
 SAYABLE = (REVIEWED, APPROVED, SENT_BACK)
 """What can be said of a slide inside QuPath."""
+
+TAG_PREFIX = "qpannot: "
+"""Of the tags that show the state, from QuPath 0.6 on."""
 
 IN_QUPATH = "in QuPath"
 
@@ -34,13 +36,18 @@ _WORD = re.compile(rf"\s*({'|'.join(SAYABLE)}) (\S+Z)(?: by ([^;]*))?\s*")
 
 
 def unheard(image: ProjectImage, record: ImageRecord) -> list[Word]:
-    """Return what was said of an image inside QuPath since the ledger last heard of it."""
+    """Return what was said of an image inside QuPath since the ledger last heard of it.
+
+    A state that its tag repeats is no word: a person who sets the state by hand leaves the tag,
+    whereas an old project that QuPath writes back has both as we had written them.
+    """
     shown = image.metadata.get(STATE_KEY)
     marks = marks_in(image.metadata.get(SAID_KEY, ""))
     heard = {word.said for word in record.words}
     words = [word for word in marks if word.said not in heard]
     is_by_script = bool(marks) and marks[-1].state == shown
-    if shown in SAYABLE and not is_by_script and not record.is_echo(shown):
+    is_old = record.mirrored is not None and f"{TAG_PREFIX}{shown}" in image.tags
+    if shown in SAYABLE and not (is_by_script or is_old or record.is_echo(shown)):
         words.append(Word(state=shown, where=IN_QUPATH, when=now()))  # set by hand
     return words
 
@@ -61,9 +68,12 @@ def marks_in(text: str) -> list[Word]:
 
 
 def hear(record: ImageRecord, new: Iterable[Word]) -> ImageRecord:
-    """Return the record with new words. A review undoes no approval, and is left out."""
+    """Return the record with new words.
+
+    A review undoes no approval. It is kept where it has a moment by which it is known, so that it
+    is not heard later, when the approval is gone.
+    """
     for word in new:
-        last = record.word
-        if not (word.state == REVIEWED and last and last.state == APPROVED):
+        if word.said or not record.is_idle(word):
             record = record.model_copy(update={"words": [*record.words, word]})
     return record

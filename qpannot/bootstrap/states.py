@@ -23,12 +23,10 @@ from qpannot.bootstrap.said import STATE_KEY, hear, unheard
 from qpannot.console import Each, silent
 from qpannot.errors import QpannotError
 from qpannot.qupath import Annotation, Project, ProjectImage
-from qpannot.qupath.annotators import by_annotator
+from qpannot.qupath.annotators import ANNOTATOR, by_annotator
 from qpannot.qupath.glancing import glance_at
 from qpannot.qupath.proposals import FINGERPRINT, is_proposal, is_untouched
 from qpannot.qupath.server import is_there
-
-TAG_PREFIX = "qpannot: "
 
 
 class State(StrEnum):
@@ -190,8 +188,8 @@ def glance(image: ProjectImage, record: ImageRecord, folder: Path) -> Seen | Non
         return None
     if not found.annotations:
         return None  # `look` tells as much from the summary
-    if found.mentions(FINGERPRINT):
-        return None  # proposals of another project, or of a ledger that is gone
+    if found.mentions(FINGERPRINT) or found.mentions(ANNOTATOR):
+        return None  # proposals of another project or of a ledger that is gone, readings of people
     drawn = 0
     if any(counts_as_area(name) for name in found.class_names):
         for some in found.first_annotations():
@@ -220,6 +218,7 @@ def look(image: ProjectImage, record: ImageRecord) -> Seen:
     proposals = [annotation for annotation in annotations if is_proposal(annotation)]
     drawn = sum(is_drawn_area(annotation) for annotation in annotations)
     readers = by_annotator(annotations)
+    anybodys = any(is_drawn_area(annotation) for annotation in readers.get("", ()))
     present = {annotation.id for annotation in annotations}
     gone = {kept.id for kept in record.standing} - present
     if any(kept.id in present for kept in record.proposals if not kept.written):
@@ -229,7 +228,7 @@ def look(image: ProjectImage, record: ImageRecord) -> Seen:
         mtime_ns=fingerprint.mtime_ns,
         touched=any(not is_untouched(proposal) for proposal in proposals)
         or bool(gone and proposals)
-        or bool(drawn and not proposals),
+        or (anybodys and not proposals),
         annotations=len(annotations),
         proposals=len(proposals),
         drawn=drawn,
@@ -326,6 +325,8 @@ def _tell(record: ImageRecord, seen: Seen) -> tuple[State, str]:
     if seen.proposals:
         beside = f"; beside it {seen.drawn} drawn by a person" if seen.drawn else ""
         return State.PROPOSED, f"waits for a person{beside}"
+    if seen.annotators:  # who draws independently says when it is done
+        return State.PROPOSED, "waits for a person"
     if _is_rejected(record, seen):
         return State.UNANNOTATED, (
             "the proposal was deleted, or QuPath had the slide open and saved over it"

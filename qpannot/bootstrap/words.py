@@ -7,9 +7,22 @@ from collections.abc import Iterable
 from qpannot.bootstrap.image_record import SENT_BACK, TAKEN_BACK, ImageRecord, Seen, Word, now
 from qpannot.bootstrap.ledger import Ledger
 from qpannot.bootstrap.queue import QUEUE_KEY, shown_places
-from qpannot.bootstrap.readers.readings import keep_correction, keep_reading, second_reading_of
-from qpannot.bootstrap.said import SAID_KEY, SAYABLE, STATE_KEY, hear, unheard
-from qpannot.bootstrap.states import TAG_PREFIX, ImageStatus, State, digest_of, look
+from qpannot.bootstrap.readers.readings import (
+    hand_back,
+    keep_correction,
+    keep_reading,
+    second_reading_of,
+)
+from qpannot.bootstrap.said import (
+    IN_QUPATH,
+    SAID_KEY,
+    SAYABLE,
+    STATE_KEY,
+    TAG_PREFIX,
+    hear,
+    unheard,
+)
+from qpannot.bootstrap.states import ImageStatus, State, digest_of, look
 from qpannot.qupath import ImageChanges, Project, ProjectImage
 from qpannot.qupath.annotators import annotator_of
 
@@ -53,7 +66,9 @@ def record_word(
 
 
 def _record(ledger: Ledger, image: ProjectImage, word: Word) -> None:
-    is_shared = word.state not in (TAKEN_BACK, SENT_BACK) and not word.independent
+    is_idle = ledger.image(image.id, image.name).is_idle(word)
+    is_back = word.state in (TAKEN_BACK, SENT_BACK)
+    is_shared = not (is_back or is_idle or word.independent)
     second = None
     if is_shared and word.state == State.APPROVED:
         second = second_reading_of(ledger, image, by=word.by)
@@ -61,10 +76,20 @@ def _record(ledger: Ledger, image: ProjectImage, word: Word) -> None:
     def change(record: ImageRecord) -> None:
         record.seen = look(image, record)
         own = digest_of_own(image, word.by) if word.independent else record.seen.shared_digest
-        record.words.append(word.model_copy(update={"digest": own, "second_reading": second}))
+        is_all_owned = bool(record.seen.annotators) and record.seen.shared == digest_of(())
+        said_of = {
+            "digest": own,
+            "second_reading": second,
+            "of_others": is_shared
+            and is_all_owned
+            and (word.state == State.APPROVED or word.where == IN_QUPATH),
+        }
+        record.words.append(word.model_copy(update=said_of))
 
     if is_shared:
         keep_reading(ledger, image, word.state, by=word.by)
+    elif is_back and not word.independent:
+        hand_back(ledger, image)
     ledger.edit_image(image.id, image.name, change)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -133,6 +134,55 @@ def test_an_old_project_that_qupath_writes_back_says_nothing_anew(
     assert words(project) == heard and first(project).state is before
     assert project.images[0].metadata[STATE_KEY] == before.value
     assert SAID_KEY not in project.images[0].metadata
+
+
+@pytest.mark.parametrize("undo", [take_back, send_back])
+def test_a_state_of_ours_that_qupath_writes_back_is_no_word(
+    project: Project, undo: Callable[..., object]
+) -> None:
+    say(project, project.images[:1], State.REVIEWED, by="AB")
+    shown = project.images[0]
+    old, tags = dict(shown.metadata), shown.tags
+    undo(project, project.images[:1])
+    heard = words(project)
+    since = project.images[0]
+
+    project.update_images(  # from QuPath's memory
+        {
+            "1": ImageChanges(
+                metadata={key: old.get(key) for key in {*old, *since.metadata}},
+                tags=dict.fromkeys(since.tags, False) | dict.fromkeys(tags, True),
+            )
+        }
+    )
+
+    assert dict(project.images[0].metadata) == old
+    assert first(project).state is State.PROPOSED
+    hear(project)
+    assert words(project) == heard
+    assert project.images[0].metadata[STATE_KEY] == "proposed"
+
+
+def test_a_state_that_only_the_project_still_tells_counts_where_the_ledger_is_gone(
+    project: Project,
+) -> None:
+    say(project, project.images[:1], State.REVIEWED, by="AB")
+    shutil.rmtree(Ledger.of(project).house)
+    assert first(project).state is State.REVIEWED
+
+
+def test_a_review_of_an_approved_slide_is_not_heard_once_the_approval_is_gone(
+    project: Project,
+) -> None:
+    say(project, project.images[:1], State.REVIEWED)
+    say(project, project.images[:1], State.APPROVED)
+    script_says(project, "reviewed", REVIEWED)
+    hear(project)
+    assert first(project).state is State.APPROVED
+    send_back(project, project.images[:1])
+    script_says(project, "reviewed", REVIEWED)  # from QuPath's memory
+    hear(project)
+    assert first(project).state is State.PROPOSED
 
 
 def test_a_review_that_qupath_writes_back_undoes_no_approval(project: Project) -> None:

@@ -53,6 +53,8 @@ def readers_of(
 
     An annotator who did not say to be done is left out, unless there is nobody else. Whoever
     corrected or vouched for the proposals is one reader more; if nobody did, they are no reader's.
+    Where nothing is left that is nobody's own, that one is a reader who found nothing only by an
+    explicit word.
 
     Parameters
     ----------
@@ -69,7 +71,8 @@ def readers_of(
     drawn = tuple(each for each in shared if is_vouched or not is_untouched(each))
     found = {name: own.get(name, ()) for name in done}
     context: tuple[Annotation, ...] = ()
-    if is_vouched or any(_is_of_a_class(each) for each in drawn):
+    is_read = is_vouched and (bool(shared) or _found_nothing(record))
+    if is_read or any(_is_of_a_class(each) for each in drawn):
         found[SHARED] = shared
     else:
         context = tuple(
@@ -78,6 +81,10 @@ def readers_of(
     if not found:
         found = dict(own)
     return Readers(found, context, _last(record, found), is_vouched)
+
+
+def _found_nothing(record: ImageRecord) -> bool:
+    return any(not (word.independent or word.of_others) for word in record.standing_words)
 
 
 def _is_of_a_class(annotation: Annotation) -> bool:

@@ -86,6 +86,18 @@ def hand_over(ledger: Ledger, image: ProjectImage) -> None:
     ledger.edit_image(image.id, image.name, change)
 
 
+def hand_back(ledger: Ledger, image: ProjectImage) -> None:
+    """End what `hand_over` began: what changes from now on is a first reader's."""
+    readings = ledger.image(image.id, image.name).readings
+    if not (readings and readings[-1].handed_over):
+        return
+
+    def change(record: ImageRecord) -> None:
+        record.readings[-1] = record.readings[-1].model_copy(update={"handed_over": False})
+
+    ledger.edit_image(image.id, image.name, change)
+
+
 def second_reading_of(ledger: Ledger, image: ProjectImage, *, by: str) -> SecondReading | None:
     """Measure what a second reader changed of what the reader before had left.
 

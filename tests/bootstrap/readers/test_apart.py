@@ -13,10 +13,12 @@ from shapely.geometry.base import BaseGeometry
 from qpannot.bootstrap.ledger import Ledger
 from qpannot.bootstrap.loop import bootstrap
 from qpannot.bootstrap.review import say, take_back
+from qpannot.bootstrap.said import SAID_KEY, STATE_KEY
 from qpannot.bootstrap.states import ImageStatus, State, key_of, survey
 from qpannot.bootstrap.truth import Lesson, lessons_of, material_of
+from qpannot.bootstrap.words import mirror
 from qpannot.errors import UsageError
-from qpannot.qupath import Annotation, PathClass, Project, open_project
+from qpannot.qupath import Annotation, ImageChanges, PathClass, Project, open_project
 from qpannot.qupath.annotators import annotated_by, annotator_of
 from qpannot.recipe import Recipe, load_recipe
 
@@ -119,6 +121,51 @@ def test_a_reader_who_is_not_done_is_left_out_and_told_of(project: Project) -> N
     assert "C not finished" in status(project).reason
     take_back(project, project.images[:1], by="B", independent=True)
     assert status(project).state is State.PROPOSED
+
+
+def test_what_a_reader_has_not_finished_is_learned_from_on_no_slide(project: Project) -> None:
+    glass = project.images[2]  # never proposed for
+    glass.write_annotations(add=[annotated_by(Annotation(LEFT, path_class=TUMOR), "C")])
+    ledger = Ledger.of(project)
+
+    def found(at_a_glance: bool = True) -> ImageStatus:
+        return survey(project, ledger, at_a_glance=at_a_glance)[2]
+
+    assert found().state is found(False).state is State.PROPOSED
+    assert found().reason == "waits for a person; C not finished"
+    say(project, [glass], State.REVIEWED, by="C", independent=True)
+    assert found().state is State.REVIEWED
+    take_back(project, [glass], by="C", independent=True)
+    assert found().state is State.PROPOSED
+    glass.write_annotations(add=[Annotation(RIGHT, path_class=TUMOR)])
+    assert found().state is State.REVIEWED, "what is nobody's own is annotated as ever"
+
+
+def all_of_one(project: Project, by: str) -> None:
+    """Leave nothing on the first slide but what one reader drew."""
+    image = project.images[0]
+    drawn = annotated_by(Annotation(LEFT, path_class=TUMOR), by)
+    image.write_annotations(add=[drawn], remove=image.annotations())
+
+
+def test_who_speaks_of_what_others_drew_says_not_that_there_is_nothing(project: Project) -> None:
+    all_of_one(project, "B")
+    ((_, error),) = say(project, project.images[:1], State.REVIEWED, by="A").skipped
+    assert "B's own" in error.message and "--independent" in (error.hint or "")
+    metadata = {STATE_KEY: "reviewed", SAID_KEY: "reviewed 2026-02-03T10:20:30.123Z by A"}
+    project.update_images({"1": ImageChanges(metadata=metadata)})
+    ledger = Ledger.of(project)
+    for _ in range(2):
+        assert "reviewed in QuPath by A" in status(project).reason
+        assert same(tumor(lesson(project)), LEFT)
+        mirror(project, ledger, survey(project, ledger))
+
+
+def test_who_says_that_there_is_nothing_is_one_reader_more(project: Project) -> None:
+    all_of_one(project, "B")
+    say(project, project.images[:1], State.REVIEWED, by="B", independent=True)
+    assert not say(project, project.images[:1], State.REVIEWED, by="A", allow_empty=True).skipped
+    assert same(tumor(lesson(project), "Ignore*"), LEFT), "one of two"
 
 
 def test_taking_back_undoes_the_word_of_the_one_who_does(project: Project) -> None:

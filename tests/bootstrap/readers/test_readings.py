@@ -13,7 +13,7 @@ from qpannot.bootstrap.image_record import ImageRecord
 from qpannot.bootstrap.ledger import Ledger
 from qpannot.bootstrap.loop import bootstrap
 from qpannot.bootstrap.readers.readings import hand_over
-from qpannot.bootstrap.review import say, take_back
+from qpannot.bootstrap.review import say, send_back, take_back
 from qpannot.bootstrap.said import STATE_KEY
 from qpannot.bootstrap.states import State
 from qpannot.qupath import Annotation, ImageChanges, PathClass, Project, open_project
@@ -119,6 +119,18 @@ def test_what_changes_after_a_second_reader_began_is_the_second_readers(project:
     second = ledger.image("1", "one.svs").second_reading
     assert second is not None
     assert second.change.overall.iou == pytest.approx(240_000 / 340_000)
+
+
+def test_what_changes_after_a_slide_was_sent_back_is_the_first_readers(project: Project) -> None:
+    ledger, image = Ledger.of(project), project.images[0]
+    say(project, [image], State.REVIEWED, by="AB")
+    hand_over(ledger, image)
+    send_back(project, [image], by="CD")
+    draw(project, SECOND)
+    hand_over(ledger, image)
+    approve(project)
+    second = ledger.image("1", "one.svs").second_reading
+    assert second is not None and second.change.overall.dice == 1
 
 
 def test_an_approval_inside_qupath_is_measured_as_well(project: Project) -> None:
