@@ -234,7 +234,14 @@ class ImageRecord(BaseModel):
     @property
     def taken_back(self) -> Word | None:
         """The last word, if it took or sent back what was said before and nothing stands since."""
-        return self.words[-1] if self.words and self.word is None else None
+        return self.called_back if self.word is None else None
+
+    @property
+    def called_back(self) -> Word | None:
+        """The same, whatever independent readers have said of their own."""
+        plain = [word for word in self.words if not word.independent]
+        is_standing = any(not word.independent for word in self.standing_words)
+        return plain[-1] if plain and not is_standing else None
 
 
 def _is_idle(word: Word, standing: Iterable[Word]) -> bool:

@@ -180,7 +180,7 @@ def still_waiting(project: Project) -> Iterator[None]:
     for image in project.images:
         with suppress(QpannotError):  # whoever needs what cannot be read says so
             record = ledger.image(image.id, image.name)
-            back = record.taken_back
+            back = record.called_back
             if back and back.digest and back.digest == look(image, record).shared_digest:
                 waiting.append((image, back.digest))
     try:
@@ -193,7 +193,8 @@ def still_waiting(project: Project) -> Iterator[None]:
 def _wait_on(ledger: Ledger, image: ProjectImage, digest: str) -> None:
     def change(record: ImageRecord) -> None:
         record.seen = look(image, record)
-        record.words[-1].digest = record.seen.shared_digest
+        if back := record.called_back:
+            back.digest = record.seen.shared_digest
 
     if look(image, ledger.image(image.id, image.name)).shared_digest != digest:
         ledger.edit_image(image.id, image.name, change)

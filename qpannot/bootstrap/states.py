@@ -59,6 +59,8 @@ def key_of(status: ImageStatus, ledger: Ledger, rule: str) -> str:
         several = f" {rule} of {', '.join(record.independent_readers)}"
         if record.word:
             several += f", {record.word.state} by {record.word.by}"
+        if seen and (back := record.called_back) and back.digest == seen.shared_digest:
+            several += ", without what waits"
     return f"{seen.digest if seen else None}{vouched}{several}"
 
 

@@ -56,7 +56,7 @@ class Entry:
         Of the annotations that were about to be written with all this in them: where the project
         has those, nothing is lost. Empty before a save.
     note
-        What the person noted.
+        What the person noted; ``None`` where the project holds it already.
     classes
         The names of the values, from 1 on.
     layers
@@ -67,7 +67,7 @@ class Entry:
     when: str
     digest: str
     saving: str
-    note: str
+    note: str | None
     classes: tuple[str, ...]
     layers: tuple[Painted, ...]
 
@@ -138,8 +138,10 @@ def decoded(data: bytes, path: Path) -> Entry:
                 if not fits:
                     raise ValueError("pixels beyond the canvas")
                 layers.append(layer)
-        texts = {key: str(about[key]) for key in ("by", "when", "digest", "saving", "note")}
-        return Entry(**texts, classes=tuple(map(str, about["classes"])), layers=tuple(layers))
+        texts = {key: str(about[key]) for key in ("by", "when", "digest", "saving")}
+        note = about["note"] if about["note"] is None else str(about["note"])
+        classes = tuple(map(str, about["classes"]))
+        return Entry(**texts, note=note, classes=classes, layers=tuple(layers))
     except _OTHER as error:
         raise FormatError(path, f"no journal that can be read ({error}).") from error
 

@@ -195,7 +195,7 @@ class Opened:
             when=now(),
             digest=self._drawing.digest,
             saving=self._saving,
-            note=note,
+            note=None if note == self._noted else note,
             classes=tuple(each.name for each in self.classes),
             layers=tuple(layers),
         )
@@ -318,7 +318,8 @@ class Opened:
         saved = self.save()
         if saved.is_redrawn:
             raise ChangedMeanwhileError(self.image.name, saved)
-        if not allow_empty and not self._is_annotated:
+        drawing = self._drawing
+        if not allow_empty and not (drawing.stored if state is State.APPROVED else drawing.own):
             raise NothingAnnotatedError(
                 f"Nothing is annotated on {self.image.name}.",
                 hint="Where there truly is nothing to annotate, say so: accept it as empty.",
@@ -332,11 +333,6 @@ class Opened:
             independent=self._reader.independent,
         )
         return replace(saved, status=self._told(said))
-
-    @property
-    def _is_annotated(self) -> bool:
-        drawing = self._drawing
-        return bool(drawing.own if self._reader.independent else drawing.stored)
 
     def send_back(self) -> Saved:
         """Save, and send the slide back: it waits for a first reader again.

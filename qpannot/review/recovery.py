@@ -22,7 +22,7 @@ class Recovered:
     is_painted
         Whether anything was painted.
     note
-        What was noted of the slide; ``None`` where nothing was left.
+        What was noted of the slide; ``None`` where nothing was.
     messages
         What to tell the person of it, and of others who have the slide open, in sentences.
     """
@@ -48,7 +48,7 @@ def recover(claimed: Claimed, drawing: Drawing) -> Recovered:
     for _, entry in claimed.left:
         if entry.saving and entry.saving == drawing.digest:
             continue
-        note = entry.note
+        note = note if entry.note is None else entry.note
         painted += [_in_classes(layer, entry.classes, drawing.classes) for layer in entry.layers]
         by = f" by {entry.by}" if entry.by else ""
         when = entry.when[:16].replace("T", " ")

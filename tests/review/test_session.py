@@ -16,8 +16,15 @@ from qpannot.bootstrap.states import State, survey
 from qpannot.errors import ProjectError, QpannotError, ReadOnlyError, UsageError
 from qpannot.geometry import Region
 from qpannot.linking import describe_slide
-from qpannot.qupath import Annotation, PathClass, Project, ProjectImage, open_project
-from qpannot.qupath.annotators import annotator_of
+from qpannot.qupath import (
+    Annotation,
+    ImageChanges,
+    PathClass,
+    Project,
+    ProjectImage,
+    open_project,
+)
+from qpannot.qupath.annotators import ANNOTATOR, annotator_of
 from qpannot.qupath.proposals import is_proposal, is_untouched, sealed
 from qpannot.recipe import load_recipe
 from qpannot.review.session import (
@@ -284,6 +291,21 @@ def test_a_crash_loses_nothing_of_what_was_painted(project: Project) -> None:
         assert notes == {"1": "a tear on the left", "2": "", "3": ""}
 
 
+def test_a_note_that_was_saved_after_a_crash_is_not_undone_by_the_next_session(
+    project: Project,
+) -> None:
+    session = Session(project)
+    paint(session.open("1"), 0, 0, 100, 100, 1)
+    crash(session)
+    with again(project) as other:
+        other.update_images({"1": ImageChanges(metadata={NOTE: "see level 2"})})
+    with again(project) as other, Session(other) as session:
+        opened = session.open("1")
+        assert opened.recovered and opened.note == "see level 2"
+        opened.save()
+        assert image_of(other, "1").metadata[NOTE] == "see level 2"
+
+
 def test_after_a_crash_strokes_are_painted_upon_what_was_saved_since(project: Project) -> None:
     session = Session(project)
     paint(session.open("1"), 0, 0, 100, 100, 1)
@@ -438,6 +460,20 @@ def test_an_independent_reader_who_erases_everything_finds_nothing(project: Proj
         opened.accept(allow_empty=True)
     assert image_of(project, "1").annotations() == (shared,), "no copy came back"
     assert Ledger.of(project).image("1", "one.svs").independent_readers == ("B",)
+
+
+def test_what_others_drew_does_not_answer_for_a_first_reader(project: Project) -> None:
+    image = image_of(project, "1")
+    box = shapely.box(0, 0, 90, 90)
+    image.write_annotations(
+        add=[Annotation(box, path_class=TUMOR, metadata={ANNOTATOR: "B"})],
+        remove=image.annotations(),
+    )
+    with Session(project, by="AB") as session:
+        opened = session.open("1")
+        with pytest.raises(NothingAnnotatedError):
+            opened.accept()
+        assert opened.accept(allow_empty=True).status.state is State.REVIEWED
 
 
 def test_what_others_save_is_no_conflict_of_an_independent_reader(project: Project) -> None:

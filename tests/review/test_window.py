@@ -192,6 +192,26 @@ def test_accepting_marks_the_slide_reviewed_and_goes_on(
     assert "reviewed" in window.panel._state.text()
 
 
+def test_what_somebody_saved_meanwhile_is_shown_before_it_is_accepted(
+    window: ReviewWindow, hand: Hand, project: Project
+) -> None:
+    assert window.opened is not None
+    first = window.opened.image.id
+    row, column = 10, 10
+    assert painted(window)[row, column] == 0
+    with open_project(project.path, "r+") as other:
+        (image,) = (image for image in other.images if image.id == first)
+        drawn = Annotation(shapely.box(0, 0, 100, 100), path_class=PathClass("Tumor"))
+        image.write_annotations(add=[drawn])
+    hand.key("A")
+    assert window.opened.image.id == first
+    assert "Somebody else" in window.panel._message.text()
+    labels = window.layers.labels
+    assert labels is not None and labels.data[row, column] > 0
+    hand.key("A")
+    assert window.opened.image.id != first
+
+
 def test_eraser_fill_and_polygon_paint_and_undo_takes_it_back(
     window: ReviewWindow, hand: Hand
 ) -> None:

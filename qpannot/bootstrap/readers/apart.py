@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from qpannot.bootstrap.image_record import ImageRecord
-from qpannot.bootstrap.states import State, counts_as_area
+from qpannot.bootstrap.states import State, counts_as_area, digest_of
 from qpannot.qupath import Annotation
 from qpannot.qupath.annotators import by_annotator
 from qpannot.qupath.proposals import is_untouched
@@ -54,7 +54,7 @@ def readers_of(
     An annotator who did not say to be done is left out, unless there is nobody else. Whoever
     corrected or vouched for the proposals is one reader more; if nobody did, they are no reader's.
     Where nothing is left that is nobody's own, that one is a reader who found nothing only by an
-    explicit word.
+    explicit word. A correction that was taken or sent back is no reader's until it is changed.
 
     Parameters
     ----------
@@ -71,8 +71,10 @@ def readers_of(
     drawn = tuple(each for each in shared if is_vouched or not is_untouched(each))
     found = {name: own.get(name, ()) for name in done}
     context: tuple[Annotation, ...] = ()
+    back = record.called_back
+    waits = back is not None and back.digest == digest_of(shared)
     is_read = is_vouched and (bool(shared) or _found_nothing(record))
-    if is_read or any(_is_of_a_class(each) for each in drawn):
+    if not waits and (is_read or any(_is_of_a_class(each) for each in drawn)):
         found[SHARED] = shared
     else:
         context = tuple(

@@ -12,7 +12,7 @@ from shapely.geometry.base import BaseGeometry
 
 from qpannot.bootstrap.ledger import Ledger
 from qpannot.bootstrap.loop import bootstrap
-from qpannot.bootstrap.review import say, take_back
+from qpannot.bootstrap.review import say, send_back, still_waiting, take_back
 from qpannot.bootstrap.said import SAID_KEY, STATE_KEY
 from qpannot.bootstrap.states import ImageStatus, State, key_of, survey
 from qpannot.bootstrap.truth import Lesson, lessons_of, material_of
@@ -139,6 +139,22 @@ def test_what_a_reader_has_not_finished_is_learned_from_on_no_slide(project: Pro
     assert found().state is State.PROPOSED
     glass.write_annotations(add=[Annotation(RIGHT, path_class=TUMOR)])
     assert found().state is State.REVIEWED, "what is nobody's own is annotated as ever"
+
+
+def test_what_was_sent_back_waits_whatever_an_independent_reader_says(project: Project) -> None:
+    image = project.images[0]
+    (proposal,) = image.annotations()
+    image.write_annotations(replace=[(proposal, proposal.with_changes(geometry=LEFT))])
+    send_back(project, [image])
+    read(project, "B", RIGHT)
+    with still_waiting(project):
+        image.write_annotations(add=[Annotation(MIDDLE)])
+    assert same(tumor(lesson(project)), RIGHT), "B's alone"
+    take_back(project, [image], by="B", independent=True)
+    assert status(project).state is State.PROPOSED
+    corrected = next(each for each in image.annotations() if each.id == proposal.id)
+    image.write_annotations(replace=[(corrected, corrected.with_changes(geometry=MIDDLE))])
+    assert status(project).state is State.REVIEWED
 
 
 def all_of_one(project: Project, by: str) -> None:
