@@ -7,7 +7,14 @@ from typing import Annotated
 
 import typer
 
-from qpannot.cli.common import BackendOption, MppOption, ProjectArgument, parse_mpp, select_images
+from qpannot.cli.common import (
+    SKIPPED,
+    BackendOption,
+    MppOption,
+    ProjectArgument,
+    parse_mpp,
+    select_images,
+)
 
 
 def review(
@@ -83,8 +90,18 @@ def review(
         for image, why in session.left_out:
             say(f"Left out {image.name}: {why}")
         if not session.queue or (only is None and not session.waiting):
+            if session.left_out:
+                say("No other slide waits.")
+                show_next([f"qpannot relink {project} FOLDER  finds slides that moved"])
+                raise typer.Exit(SKIPPED)
             say("No slide waits.")
-            show_next([f"qpannot status {project}  shows where every slide stands"])
+            show_next(
+                [
+                    f"qpannot bootstrap {project}  does the next step of the loop",
+                    f"qpannot review {project} --image NAME  opens a slide again",
+                    f"qpannot status {project}  shows where every slide stands",
+                ]
+            )
             return
         check_display()
         say(f"{counted(session.waiting, 'slide')} to review. napari starts ...")

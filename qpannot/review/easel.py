@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 BRUSH_ON_SCREEN_PX = 30
 BRUSH_STEP = 1.3
 OUTLINE_ON_SCREEN_PX = 2
+HELP = "1 ... 9: class to paint;  [ and ]: brush;  space bar held: move;  wheel: zoom"
+"""In napari's status bar; its own words there are of keys that are ours."""
+
 LEAST_VIEW_PX = 16
 """In full-resolution pixels; nobody paints on less."""
 
@@ -71,7 +74,7 @@ class Easel:
             labels.mode = "paint"
             # napari may tell of a stroke before it paints it
             labels.events.paint.connect(lambda event: QTimer.singleShot(0, self._painted))
-            labels.events.mode.connect(self._show_tool)
+            labels.events.mode.connect(self._show_tool, position="last")  # after napari's help
             labels.events.brush_size.connect(self._show_brush)
             labels.events.selected_label.connect(self._show_class)
         labels.brush_size = self._on_canvas(BRUSH_ON_SCREEN_PX)
@@ -167,6 +170,9 @@ class Easel:
 
     def _show_tool(self, event: object = None) -> None:
         if (labels := self._layers.labels) is not None:
+            labels.help = HELP
+            if self._viewer.layers.selection.active is labels:
+                self._viewer.help = HELP
             mode = str(labels.mode)
             self._panel.show_tool(next((tool for tool in TOOLS if MODES[tool] == mode), None))
 

@@ -42,7 +42,10 @@ SLIDES, PAINT, VIEW = "Slides", "Painting", "View"
 
 COMMANDS: tuple[Command, ...] = (
     Command("accept", ("A",), "accept: save, say it is right, open the next", SLIDES),
-    Command("save", ("S", "Control-S"), "save to the project, say nothing", SLIDES),
+    Command(
+        "save", ("S", "Control-S"), "save; a changed proposal counts as reviewed from then", SLIDES
+    ),
+    Command("discard", ("Shift-D",), "discard what was not saved (asks)", SLIDES),
     Command("next", ("N",), "next slide that waits", SLIDES),
     Command("previous", ("Shift-N",), "slide before this one", SLIDES),
     Command("skip", ("K",), "skip: come back to it at the end", SLIDES),

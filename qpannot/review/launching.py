@@ -76,8 +76,8 @@ def check_display() -> None:
     ):
         raise QpannotError(
             "There is no screen here: neither DISPLAY nor WAYLAND_DISPLAY is set.",
-            hint="On a machine far away, log in with 'ssh -X' or use a remote desktop; copy the "
-            f"project and its slides here; {IN_QUPATH}.",
+            hint="On a machine far away, use a remote desktop or log in with 'ssh -X'; copy the "
+            f"project and its slides to a machine with a screen; {IN_QUPATH}.",
         )
     try:
         tried = subprocess.run(
@@ -102,6 +102,7 @@ def check_display() -> None:
 def run(session: Session) -> Ended:
     """Review in a new napari window until it is closed, or the process is asked to end."""
     import napari
+    from qtpy.QtWidgets import QApplication
 
     from qpannot.console import say
     from qpannot.review.viewer import ReviewWindow
@@ -117,6 +118,8 @@ def run(session: Session) -> Ended:
 
     before = {each: signal.signal(each, end) for each in (signal.SIGINT, signal.SIGTERM)}
     try:
+        window.panel.window().showMaximized()  # the slide is what is looked at
+        QApplication.processEvents()  # so that it is fitted into the view as it will be
         window.start(None if session.waiting else session.queue[0].image.id)
         say("The window is open; closing it ends the review.")
         napari.run()

@@ -26,7 +26,7 @@ from qpannot.review.merging import Edits
 from qpannot.review.queue import NOTE, Item, Reader
 from qpannot.review.recovery import recover
 from qpannot.review.saved import ChangedMeanwhileError, NothingAnnotatedError, Saved
-from qpannot.review.views import view_of
+from qpannot.review.views import said_of_copies, view_of
 from qpannot.slide import Slide
 
 ATTEMPTS = 5
@@ -102,8 +102,11 @@ class Opened:
             found = recover(claimed, self._drawing)
             self._note = self._noted if found.note is None else found.note
             self.recovered = found.is_painted or self._note != self._noted
-            self.messages = found.messages
-            """To be shown to the person: what was recovered, who else has the slide open."""
+            self.messages = (
+                *said_of_copies(self._drawing.stored, self._drawing.own),
+                *found.messages,
+            )
+            """To be shown to the person: what was recovered, who else drew here or has it open."""
             self._journal.start(self._entry)
             self._journal.write()
             if self._journal.problem is None:  # all is kept in one place now

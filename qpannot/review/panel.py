@@ -31,6 +31,8 @@ STATE_COLORS = {
     "proposed": "#b45309",
     "reviewed": "#1d4ed8",
     "approved": "#15803d",
+    "to be read": "#b45309",
+    "read": "#1d4ed8",
 }
 TOOLS = ("paint", "erase", "fill", "polygon", "pan")
 TOOL_NAMES = {
@@ -81,7 +83,6 @@ class Panel(QWidget):  # type: ignore[misc]
         self._add_painting(rows)
         self._add_view(rows)
         self._add_note(rows)
-        self._add_verdict(rows)
         self._add_keys(rows)
         rows.addStretch(1)
         area = QScrollArea()
@@ -93,7 +94,11 @@ class Panel(QWidget):  # type: ignore[misc]
         self.setMinimumWidth(inside.minimumSizeHint().width() + bar)
         around = QVBoxLayout(self)
         around.setContentsMargins(0, 0, 0, 0)
-        around.addWidget(area)
+        around.addWidget(area, 1)
+        verdict = QVBoxLayout()  # below what scrolls: it is seen in a small window, too
+        verdict.setContentsMargins(8, 2, 8, 6)
+        self._add_verdict(verdict)
+        around.addLayout(verdict)
 
     def sizeHint(self) -> QSize:
         """Return a size that shows everything on a usual screen."""
@@ -262,7 +267,7 @@ class Panel(QWidget):  # type: ignore[misc]
         self._note = QPlainTextEdit()
         self._note.setFixedHeight(56)
         self._note.setTabChangesFocus(True)
-        self._note.setPlaceholderText("kept in the project's metadata, qpannot.note")
+        self._note.setPlaceholderText("for other readers; QuPath shows it as qpannot.note")
         self._note.textChanged.connect(lambda: self.note_edited.emit(self._note.toPlainText()))
         rows.addWidget(self._note)
 
@@ -273,10 +278,16 @@ class Panel(QWidget):  # type: ignore[misc]
         accept = self._command("accept", text)
         accept.setObjectName("accept")
         rows.addWidget(accept)
-        others = QHBoxLayout()
-        names = (("save", "Save"), ("reject", "Reject..."), ("send_back", "Send back"))
-        for name, what in names:
-            others.addWidget(self._command(name, what))
+        others = QGridLayout()
+        others.setSpacing(4)
+        names = (
+            ("save", "Save"),
+            ("discard", "Discard..."),
+            ("reject", "Reject..."),
+            ("send_back", "Send back"),
+        )
+        for index, (name, what) in enumerate(names):
+            others.addWidget(self._command(name, what), index // 2, index % 2)
         rows.addLayout(others)
 
     def _add_keys(self, rows: QVBoxLayout) -> None:

@@ -81,7 +81,7 @@ def queue_of(
         for choice in record.chosen:
             why.setdefault(choice.image_id, (choice.score, choice.reason))
         for image_id in record.proposed:
-            why.setdefault(image_id, (None, f"proposed for in round {record.number}"))
+            why.setdefault(image_id, (None, f"proposal of round {record.number}"))
     place = places(project.images, ledger)
     items = []
     for status in statuses:
@@ -105,7 +105,8 @@ def _item(
         record = ledger.image(image.id, image.name)
         done = reader.by in record.independent_readers
     elif reader.second_reader:
-        done = status.state is State.APPROVED
+        done = status.state is not State.REVIEWED  # what was sent back waits for the first
+        reason = status.reason  # who read it first, and when
     else:
         done = status.state in (State.REVIEWED, State.APPROVED) or status.rejected
     note = image.metadata.get(NOTE, "")

@@ -53,7 +53,7 @@ def recover(claimed: Claimed, drawing: Drawing) -> Recovered:
         by = f" by {entry.by}" if entry.by else ""
         when = entry.when[:16].replace("T", " ")
         text = f"What was painted{by} until {when} UTC and not saved is here again: "
-        text += "save or discard it."
+        text += "save or discard it below."
         if entry.digest != drawing.digest:
             text += " The annotations were changed since, so it was painted upon the new ones."
         messages.append(text)

@@ -48,7 +48,7 @@ class Saved:
                 f"; {counted(self.conflicts, 'annotation')} had been changed by somebody else "
                 "meanwhile, and what was painted was done upon that"
             )
-        return f"{self.status.state}; {text}."
+        return f"{self.status.reason}; {text}."
 
 
 class ChangedMeanwhileError(UsageError):

@@ -90,7 +90,8 @@ class Session:
         if independent and (not by or second_reader):
             raise UsageError(
                 "An independent reader needs a name, and is no second reader.",
-                hint="Give the name that the annotations shall carry: --by NAME",
+                hint="Give the name that the annotations shall carry (--by NAME), and leave out "
+                "--second-reader: that is who approves what others have reviewed.",
             )
         self.project, self.by, self.second_reader = project, by, second_reader
         self.independent = independent

@@ -134,11 +134,22 @@ class ReviewWindow(QObject):  # type: ignore[misc]
             self._after(error.saved)
             raise
         self._after(saved)
-        self._go(self.session.next, NONE_WAITS, told=saved.message)
+        self._go(self.session.next, NONE_WAITS, told=f"{opened.image.name}: {saved.message}")
 
     def save(self) -> None:
         """Write what was painted to the project."""
         self._after(self._at_hand().save())
+
+    def discard(self) -> None:
+        """Forget what was painted and noted since the last save, if the person is sure."""
+        opened = self._at_hand()
+        if not opened.is_changed:
+            self.panel.tell("There is nothing to discard: the project has all of it.")
+        elif self._ask("Forget what was painted and noted here since the last save?", "Forget it"):
+            opened.discard()
+            self._put_canvas()
+            self.panel.show_note(opened.note)
+            self.panel.tell("What was not saved is forgotten.")
 
     def next(self) -> None:
         """Open the next slide that waits."""
@@ -343,12 +354,14 @@ class ReviewWindow(QObject):  # type: ignore[misc]
             return
         image_id = self.opened.image.id
         item = next((each for each in queue if each.image.id == image_id), self.opened.item)
-        about = [] if item.round is None else [f"round {item.round}"]
+        name = f"round {item.round}"
+        about = [] if item.round is None or name in item.reason else [name]
         if item.score is not None:
             about.append(f"score {item.score:.2f}")
-        self.panel.show_slide(
-            item.image.name, item.status.state.value, ", ".join(about), item.reason
-        )
+        state = item.status.state.value
+        if self.session.independent:  # others' words say nothing of this reading
+            state = "read" if item.done else "to be read"
+        self.panel.show_slide(item.image.name, state, ", ".join(about), item.reason)
 
     def _is_open(self, image_id: str) -> bool:
         return self.opened is not None and self.opened.image.id == image_id

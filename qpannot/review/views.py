@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from qpannot.bootstrap.states import counts_as_area
 from qpannot.qupath import Annotation, PathClass
 from qpannot.qupath.annotators import annotator_of, copied_for
+from qpannot.qupath.proposals import is_untouched
 from qpannot.review.canvas import is_editable
 from qpannot.review.queue import Reader
 
@@ -63,4 +64,24 @@ def view_of(
             *(each for each in shared if each.id in beside),
             *(each for each in own if not is_editable(each, classes)),
         ),
+    )
+
+
+def said_of_copies(stored: Sequence[Annotation], own: Sequence[Annotation]) -> tuple[str, ...]:
+    """Tell an independent reader who begins with what others corrected, which is not alone.
+
+    Parameters
+    ----------
+    stored
+        All annotations of the slide.
+    own
+        Those the reader works on (`View.own`); copies are not stored yet.
+    """
+    there = {each.id for each in stored}
+    areas = [each for each in stored if not annotator_of(each) and counts_as_area(each.class_name)]
+    if all(each.id in there for each in own) or all(map(is_untouched, areas)):
+        return ()
+    return (
+        "Others corrected this slide, and you begin with a copy of what they left. To read it "
+        "without that, erase it first.",
     )

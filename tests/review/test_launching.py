@@ -80,6 +80,18 @@ def test_where_no_slide_waits_no_window_opens(
     assert "No slide waits" in ended.out
 
 
+def test_where_every_slide_that_waits_is_missing_the_command_says_how_to_find_them(
+    project_folder: Path, slide_file: Path, here: Callable[..., Any], no_display: None
+) -> None:
+    pytest.importorskip("napari")
+    assert here("bootstrap", project_folder, "--image", "one.svs").code == 0
+    slide_file.unlink()
+    ended = here("review", project_folder, "--image", "one.svs")
+    assert ended.code == 3, ended.err
+    assert "Left out one.svs" in ended.out
+    assert "relink" in ended.out
+
+
 def test_the_manifest_is_valid_and_its_commands_are_there(manifest_path: Path) -> None:
     npe2 = pytest.importorskip("npe2")
     manifest = npe2.PluginManifest.from_file(manifest_path)

@@ -418,7 +418,10 @@ def test_what_is_sent_back_waits_for_the_first_reader(project: Project) -> None:
     with Session(project, by="CD", second_reader=True) as session:
         opened = session.open("1")
         opened.accept()
-        assert opened.send_back().status.state is State.PROPOSED
+        sent = opened.send_back()
+        assert sent.status.state is State.PROPOSED
+        assert sent.message.startswith("sent back by CD")
+        assert session.next() is None  # it waits for somebody else
     assert [item.image.id for item in Session(project).queue if not item.done] == ["1", "2", "3"]
 
 
@@ -482,6 +485,22 @@ def test_what_others_save_is_no_conflict_of_an_independent_reader(project: Proje
         opened.save()
         save_in_qupath(project, "1")
         assert opened.accept().conflicts == 0
+
+
+def test_an_independent_reader_is_told_of_beginning_with_what_others_corrected(
+    project: Project,
+) -> None:
+    with Session(project, by="B", independent=True) as session:
+        assert not session.open("1").messages
+    with Session(project, by="AB") as session:
+        opened = session.open("1")
+        paint(opened, 0, 0, 100, 100, 1)
+        opened.save()
+    with Session(project, by="B", independent=True) as session:
+        opened = session.open("1")
+        assert "Others corrected this slide" in "".join(opened.messages)
+        opened.accept()
+        assert not session.open("1").messages
 
 
 def test_what_is_not_editable_is_shown_beside(project: Project) -> None:

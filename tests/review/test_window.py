@@ -304,6 +304,52 @@ def test_rejecting_asks_first(window: ReviewWindow, hand: Hand, project: Project
     assert len(asked) == 2
 
 
+def test_what_was_not_saved_is_discarded_once_the_person_is_sure(
+    window: ReviewWindow, hand: Hand
+) -> None:
+    from qtpy.QtCore import QTimer
+    from qtpy.QtWidgets import QApplication, QMessageBox
+
+    def answer(role: Any) -> None:
+        box = QApplication.activeModalWidget()
+        assert isinstance(box, QMessageBox)
+        next(each for each in box.buttons() if box.buttonRole(each) == role).click()
+
+    assert window.opened is not None
+    before = painted(window).copy()
+    hand.key("Shift-D")  # nothing to discard: it does not ask
+    hand.drag((400, 480))
+    window.panel.note_edited.emit("folded tissue")
+    after = painted(window).copy()
+    assert not np.array_equal(before, after)
+    QTimer.singleShot(200, lambda: answer(QMessageBox.RejectRole))
+    hand.key("Shift-D")
+    assert np.array_equal(painted(window), after)
+    QTimer.singleShot(200, lambda: answer(QMessageBox.AcceptRole))
+    hand.key("Shift-D")
+    assert np.array_equal(painted(window), before)
+    assert not window.opened.is_changed and not window.opened.note
+
+
+def test_the_way_to_accept_is_seen_in_a_small_window_too(window: ReviewWindow) -> None:
+    from qtpy.QtCore import QPoint
+    from qtpy.QtWidgets import QPushButton
+
+    panel = window.panel
+    panel.resize(panel.minimumWidth(), 400)
+    panel.layout().activate()
+    (accept,) = panel.findChildren(QPushButton, "accept")
+    bottom = accept.mapTo(panel, QPoint(0, accept.height())).y()
+    assert panel.minimumSizeHint().height() <= 400
+    assert 0 < bottom <= 400
+
+
+def test_naparis_status_bar_tells_our_keys(window: ReviewWindow, hand: Hand) -> None:
+    for key in ("E", "P"):
+        hand.key(key)
+        assert "class to paint" in window.viewer.help
+
+
 def test_slide_heatmap_and_canvas_lie_over_each_other(window: ReviewWindow) -> None:
     from napari.layers import Image
 
