@@ -26,7 +26,7 @@ from qpannot.review.merging import Edits
 from qpannot.review.queue import NOTE, Item, Reader
 from qpannot.review.recovery import recover
 from qpannot.review.saved import ChangedMeanwhileError, NothingAnnotatedError, Saved
-from qpannot.review.views import said_of_copies, view_of
+from qpannot.review.views import as_proposed, said_of_copies, view_of
 from qpannot.slide import Slide
 
 ATTEMPTS = 5
@@ -81,7 +81,9 @@ class Opened:
         self._note = self._noted = item.note
         self._saving = ""
         self._strokes = 0
-        self._has_read = self._was_done()
+        record = self._ledger.image(self.image.id, self.image.name)
+        self._has_read = reader.independent and reader.by in record.independent_readers
+        proposed = as_proposed(record, classes) if reader.independent else ()
         name = f"{self.image.id} {reader.by}" if reader.independent else self.image.id
         claimed = claim(self._ledger.house / "review", name)
         self._journal = claimed.journal
@@ -92,7 +94,11 @@ class Opened:
             self._drawing = Drawing(
                 self.image,
                 lambda annotations: view_of(
-                    annotations, reader, all_classes, has_read=self._has_read
+                    annotations,
+                    reader,
+                    all_classes,
+                    proposed=proposed,
+                    has_read=self._has_read,
                 ),
                 all_classes,
                 {ANNOTATOR: reader.by} if reader.independent else {},
@@ -103,7 +109,7 @@ class Opened:
             self._note = self._noted if found.note is None else found.note
             self.recovered = found.is_painted or self._note != self._noted
             self.messages = (
-                *said_of_copies(self._drawing.stored, self._drawing.own),
+                *said_of_copies(self._drawing.stored, self._drawing.own, proposed),
                 *found.messages,
             )
             """To be shown to the person: what was recovered, who else drew here or has it open."""
@@ -124,11 +130,6 @@ class Opened:
     def _ledger(self) -> Ledger:
         """The ledger as it is on disk: one that is kept does not see what others write."""
         return Ledger.of(self._project)
-
-    def _was_done(self) -> bool:
-        """Tell whether an independent reader was done with the slide before."""
-        record = self._ledger.image(self.image.id, self.image.name)
-        return self._reader.independent and self._reader.by in record.independent_readers
 
     @property
     def classes(self) -> tuple[PathClass, ...]:

@@ -487,18 +487,41 @@ def test_what_others_save_is_no_conflict_of_an_independent_reader(project: Proje
         assert opened.accept().conflicts == 0
 
 
-def test_an_independent_reader_is_told_of_beginning_with_what_others_corrected(
+def test_an_independent_reader_begins_with_what_was_proposed_whatever_others_made_of_it(
     project: Project,
 ) -> None:
     with Session(project, by="B", independent=True) as session:
-        assert not session.open("1").messages
+        proposed = session.open("1").labels.copy()
+    assert proposed.any() and proposed[10, 10] == 0
     with Session(project, by="AB") as session:
         opened = session.open("1")
+        opened.labels[: proposed.shape[0] // 2] = 0
         paint(opened, 0, 0, 100, 100, 1)
         opened.save()
+        left = opened.labels.copy()
     with Session(project, by="B", independent=True) as session:
         opened = session.open("1")
-        assert "Others corrected this slide" in "".join(opened.messages)
+        assert not opened.messages
+        assert np.array_equal(opened.labels, proposed)
+        opened.accept()
+    with Session(project) as session:
+        assert np.array_equal(session.open("1").labels, left)
+
+
+def test_an_independent_reader_is_told_where_nobody_knows_what_was_proposed(
+    project: Project,
+) -> None:
+    with Session(project, by="AB") as session:
+        opened = session.open("1")
+        opened.labels[: opened.labels.shape[0] // 2] = 0
+        opened.changed()
+        opened.save()
+        left = opened.labels.copy()
+    shutil.rmtree(project.folder / "qpannot" / "images")
+    with Session(project, by="B", independent=True) as session:
+        opened = session.open("1")
+        assert "not known any more" in "".join(opened.messages)
+        assert np.array_equal(opened.labels, left)
         opened.accept()
         assert not session.open("1").messages
 
