@@ -102,6 +102,7 @@ def check_display() -> None:
 def run(session: Session) -> Ended:
     """Review in a new napari window until it is closed, or the process is asked to end."""
     import napari
+    from qtpy.QtCore import QTimer
     from qtpy.QtWidgets import QApplication
 
     from qpannot.console import say
@@ -114,7 +115,7 @@ def run(session: Session) -> Ended:
 
     def end(number: int, frame: object) -> None:
         signals.append(number)
-        viewer.close()
+        QTimer.singleShot(0, viewer.close)  # a signal may come in the midst of Qt's own work
 
     before = {each: signal.signal(each, end) for each in (signal.SIGINT, signal.SIGTERM)}
     try:
