@@ -7,7 +7,6 @@ image that is drawn where a viewer looks, they cost what is seen of them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,47 +17,12 @@ from shapely.geometry.base import BaseGeometry
 
 from qpannot.qupath import Annotation
 from qpannot.qupath.annotation import Color
+from qpannot.review.levels import Level, Span
 
 LINE_PX, DOT_PX = 3, 4
 """Width of a line and radius of a point, in pixels of the level that is looked at."""
 
 UNCLASSIFIED: Color = (255, 255, 0)
-
-
-@dataclass(frozen=True)
-class OutlineLevel:
-    """One level of outlines, as much of an array as a viewer needs of it.
-
-    Parameters
-    ----------
-    index
-        Its downsample is ``2 ** index``.
-    shape
-        Height, width, and 4.
-    """
-
-    outlines: Outlines
-    index: int
-    shape: tuple[int, int, int]
-
-    ndim = 3
-    dtype = np.dtype(np.uint8)
-
-    @property
-    def size(self) -> int:
-        """How many values there are."""
-        return int(np.prod(self.shape, dtype=np.int64))
-
-    def __getitem__(self, key: slice | tuple[slice, ...]) -> NDArray[np.uint8]:
-        """Return a rectangle of pixels (no steps), clear where nothing is."""
-        keys = key if isinstance(key, tuple) else (key,)
-        rows, columns, channels = (*keys, *[slice(None)] * (3 - len(keys)))
-        top, bottom, _ = rows.indices(self.shape[0])
-        left, right, _ = columns.indices(self.shape[1])
-        return self.outlines.draw(self.index, (top, bottom), (left, right))[..., channels]
-
-    def __array__(self, dtype: object = None, copy: bool | None = None) -> NDArray[np.uint8]:
-        return self[:]
 
 
 class Outlines:
@@ -85,21 +49,19 @@ class Outlines:
         self._tree = shapely.STRtree(self._parts)
         self._simple: dict[int, NDArray[Any]] = {}
         self.levels = tuple(
-            OutlineLevel(self, index, (*shape, 4)) for index, shape in enumerate(shapes)
+            Level(self.draw, index, (*shape, 4)) for index, shape in enumerate(shapes)
         )
 
     def __len__(self) -> int:
         return len(self._parts)
 
-    def draw(
-        self, level: int, rows: tuple[int, int], columns: tuple[int, int]
-    ) -> NDArray[np.uint8]:
+    def draw(self, level: int, rows: Span, columns: Span) -> NDArray[np.uint8]:
         """Return a part of a level.
 
         Parameters
         ----------
         rows, columns
-            First and one beyond the last, within the level.
+            Within the level.
 
         Returns
         -------
@@ -107,7 +69,7 @@ class Outlines:
             RGBA.
         """
         (top, bottom), (left, right) = rows, columns
-        image = Image.new("RGBA", (max(0, right - left), max(0, bottom - top)))
+        image = Image.new("RGBA", (right - left, bottom - top))
         step = float(1 << level)
         margin = DOT_PX + LINE_PX
         box = shapely.box(

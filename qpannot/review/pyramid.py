@@ -15,13 +15,13 @@ import copy
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qpannot.errors import QpannotError
 from qpannot.geometry import Region, Size
+from qpannot.review.levels import Level, Span
 from qpannot.slide import Slide
 
 TILE_PX = 512
@@ -37,50 +37,6 @@ PAPER = 240
 
 Tile = tuple[int, int, int]
 """Level, row and column."""
-
-
-@dataclass(frozen=True)
-class Level:
-    """One level of a pyramid, as much of an array as a viewer needs of it.
-
-    Parameters
-    ----------
-    index
-        Its downsample is ``2 ** index``.
-    shape
-        Height, width, and 3.
-    """
-
-    pyramid: Pyramid
-    index: int
-    shape: tuple[int, int, int]
-
-    ndim = 3
-    dtype = np.dtype(np.uint8)
-
-    @property
-    def size(self) -> int:
-        """How many values there are."""
-        return int(np.prod(self.shape, dtype=np.int64))
-
-    @property
-    def chunks(self) -> tuple[int, int, int]:
-        """What is read at once."""
-        return TILE_PX, TILE_PX, 3
-
-    def __getitem__(self, key: slice | tuple[slice, ...]) -> NDArray[np.uint8]:
-        """Return a rectangle of pixels (no steps), those not read yet as far as known."""
-        keys = key if isinstance(key, tuple) else (key,)
-        rows, columns, channels = (*keys, *[slice(None)] * (3 - len(keys)))
-        (top, bottom, _), (left, right, _) = (
-            part.indices(length) for part, length in zip((rows, columns), self.shape, strict=False)
-        )
-        bottom, right = max(top, bottom), max(left, right)
-        shown = self.pyramid.assemble(self.index, (top, bottom), (left, right))
-        return shown[..., channels]
-
-    def __array__(self, dtype: object = None, copy: bool | None = None) -> NDArray[np.uint8]:
-        return self[:]
 
 
 class Pyramid:
@@ -112,7 +68,8 @@ class Pyramid:
         height = -(-slide.size.height // step) * step
         width = -(-slide.size.width // step) * step
         self.levels = tuple(
-            Level(self, index, (height >> index, width >> index, 3)) for index in range(n_levels)
+            Level(self.assemble, index, (height >> index, width >> index, 3), (TILE_PX, TILE_PX, 3))
+            for index in range(n_levels)
         )
         self._coarsest: Tile = (n_levels - 1, 0, 0)
         self._tiles: OrderedDict[Tile, NDArray[np.uint8]] = OrderedDict()
@@ -127,9 +84,7 @@ class Pyramid:
         for thread in self._threads:
             thread.start()
 
-    def assemble(
-        self, level: int, rows: tuple[int, int], columns: tuple[int, int]
-    ) -> NDArray[np.uint8]:
+    def assemble(self, level: int, rows: Span, columns: Span) -> NDArray[np.uint8]:
         """Return what is known of a part of a level, and have the rest read.
 
         What was wanted before and is not any more will not be read.
@@ -137,7 +92,7 @@ class Pyramid:
         Parameters
         ----------
         rows, columns
-            First and one beyond the last, within the level.
+            Within the level.
 
         Returns
         -------
