@@ -11,7 +11,7 @@ from uuid import UUID
 from qpannot.bootstrap.image_record import TAKEN_BACK, ImageRecord, Word, now
 from qpannot.bootstrap.ledger import Ledger
 from qpannot.bootstrap.queue import QUEUE_KEY
-from qpannot.bootstrap.said import SAID_KEY, STATE_KEY, TAG_PREFIX
+from qpannot.bootstrap.said import SAID_KEY, STATE_KEY, TAG_PREFIX, WRITTEN_KEY
 from qpannot.bootstrap.states import ImageStatus, digest_of, status_of
 from qpannot.bootstrap.words import mirror
 from qpannot.errors import FormatError, QpannotError
@@ -23,7 +23,7 @@ from qpannot.qupath.snapshots import Snapshot
 
 _HINT = "Choose another one; 'qpannot snapshots' lists them."
 
-_MARKS = (STATE_KEY, SAID_KEY, QUEUE_KEY)
+_MARKS = (STATE_KEY, WRITTEN_KEY, SAID_KEY, QUEUE_KEY)
 """Metadata of images that is of now, whatever an older project file says."""
 
 

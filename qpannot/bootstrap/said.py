@@ -24,6 +24,9 @@ STATE_KEY = "qpannot.state"
 SAID_KEY = "qpannot.said"
 """Image metadata: what scripts said and the ledger has not heard yet."""
 
+WRITTEN_KEY = "qpannot.written"
+"""Image metadata: the state as we wrote it, where QuPath knows no tags that would repeat it."""
+
 SAYABLE = (REVIEWED, APPROVED, SENT_BACK)
 """What can be said of a slide inside QuPath."""
 
@@ -38,15 +41,17 @@ _WORD = re.compile(rf"\s*({'|'.join(SAYABLE)}) (\S+Z)(?: by ([^;]*))?\s*")
 def unheard(image: ProjectImage, record: ImageRecord) -> list[Word]:
     """Return what was said of an image inside QuPath since the ledger last heard of it.
 
-    A state that its tag repeats is no word: a person who sets the state by hand leaves the tag,
-    whereas an old project that QuPath writes back has both as we had written them.
+    A state that its tag repeats, or before QuPath 0.6 ``qpannot.written``, is no word: a person who
+    sets the state by hand leaves that, whereas an old project that QuPath writes back has both as
+    we had written them.
     """
     shown = image.metadata.get(STATE_KEY)
     marks = marks_in(image.metadata.get(SAID_KEY, ""))
     heard = {word.said for word in record.words}
     words = [word for word in marks if word.said not in heard]
     is_by_script = bool(marks) and marks[-1].state == shown
-    is_old = record.mirrored is not None and f"{TAG_PREFIX}{shown}" in image.tags
+    is_as_written = f"{TAG_PREFIX}{shown}" in image.tags or image.metadata.get(WRITTEN_KEY) == shown
+    is_old = record.mirrored is not None and is_as_written
     if shown in SAYABLE and not (is_by_script or is_old or record.is_echo(shown)):
         words.append(Word(state=shown, where=IN_QUPATH, when=now()))  # set by hand
     return words

@@ -19,6 +19,7 @@ from qpannot.bootstrap.said import (
     SAYABLE,
     STATE_KEY,
     TAG_PREFIX,
+    WRITTEN_KEY,
     hear,
     unheard,
 )
@@ -122,13 +123,20 @@ def mirror(project: Project, ledger: Ledger, statuses: Iterable[ImageStatus]) ->
             if shown in SAYABLE and shown != wanted:
                 before[image.id] = shown
         place = places.get(image.id) if status.state is State.PROPOSED else None
-        marks = {STATE_KEY: wanted, QUEUE_KEY: place, SAID_KEY: None}
-        if any(image.metadata.get(key) != value for key, value in marks.items()):
-            tags = {
-                TAG_PREFIX + state.value: state.value == wanted
-                for state in State
-                if state is not State.UNANNOTATED
-            }
+        marks = {
+            STATE_KEY: wanted,
+            WRITTEN_KEY: None if project.has_tags else wanted,
+            QUEUE_KEY: place,
+            SAID_KEY: None,
+        }
+        tags = {
+            TAG_PREFIX + state.value: state.value == wanted
+            for state in State
+            if state is not State.UNANNOTATED
+        }
+        if any(image.metadata.get(key) != value for key, value in marks.items()) or (
+            project.has_tags and any((tag in image.tags) != there for tag, there in tags.items())
+        ):
             heard = {key: image.metadata.get(key) for key in (STATE_KEY, SAID_KEY)}
             changes[image.id] = ImageChanges(metadata=marks, tags=tags, only_if=heard)
     if echoes:  # first, and with what they replace, so that a crash never makes an echo a word

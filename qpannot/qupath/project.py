@@ -139,6 +139,11 @@ class StoredProject:
         return None if version is None else str(version)
 
     @property
+    def has_tags(self) -> bool:
+        """Whether that version knows tags of images (QuPath 0.6 and newer)."""
+        return _has_tags(self.document)
+
+    @property
     def images(self) -> tuple[StoredImage, ...]:
         """The images, in QuPath's order."""
         return self._images
@@ -265,7 +270,6 @@ class StoredProject:
 
         def change(document: Json) -> None:
             entries = {str(entry["entryID"]): entry for entry in document["images"]}
-            has_tags = version_tuple(document.get("version")) >= _FIRST_WITH_TAGS
             for image_id, wanted in changes.items():
                 entry = entries.get(image_id)
                 if entry is None or not _is_as_expected(entry, wanted):
@@ -283,7 +287,7 @@ class StoredProject:
                     entry["serverBuilder"] = server.state_mpp(
                         entry.get("serverBuilder"), wanted.mpp
                     )
-                if has_tags:
+                if _has_tags(document):
                     change_tags(entry, wanted.tags or {})
 
         self._edit_project(change)
@@ -372,6 +376,10 @@ def _class_entry(path_class: PathClass) -> Json:
         )
     color = {"color": argb_from_color(path_class.color)} if path_class.color else {}
     return {"name": CLASS_SEPARATOR.join(class_parts(path_class)), **color}
+
+
+def _has_tags(document: Json) -> bool:
+    return version_tuple(document.get("version")) >= _FIRST_WITH_TAGS
 
 
 def _is_as_expected(entry: Json, changes: ImageChanges) -> bool:

@@ -204,6 +204,10 @@ class Project(Protocol):
         """The version of QuPath that last wrote it."""
 
     @property
+    def has_tags(self) -> bool:
+        """Whether that version knows tags of images (QuPath 0.6 and newer)."""
+
+    @property
     def images(self) -> Sequence[ProjectImage]:
         """Its images, in QuPath's order."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from qpannot.bootstrap.loop import bootstrap
 from qpannot.bootstrap.queue import QUEUE_KEY, places
 from qpannot.bootstrap.records import Choice
 from qpannot.bootstrap.review import say, send_back, take_back
-from qpannot.bootstrap.said import SAID_KEY, STATE_KEY, marks_in
+from qpannot.bootstrap.said import SAID_KEY, STATE_KEY, WRITTEN_KEY, marks_in
 from qpannot.bootstrap.states import ImageStatus, State, survey
 from qpannot.bootstrap.words import mirror
 from qpannot.qupath import ImageChanges, Project, open_project
@@ -31,6 +32,14 @@ def project(project_folder: Path) -> Iterator[Project]:
     with open_project(project_folder, "r+") as opened:
         bootstrap(opened, RECIPE)
         yield opened
+
+
+def last_saved_by(version: str, folder: Path) -> Project:
+    """Return the project as if a version of QuPath had saved it last."""
+    path = folder / "project.qpproj"
+    document = json.loads(path.read_bytes())
+    path.write_text(json.dumps(document | {"version": version}))
+    return open_project(folder, "r+")
 
 
 def script_says(project: Project, state: str, *words: str) -> None:
@@ -136,12 +145,16 @@ def test_an_old_project_that_qupath_writes_back_says_nothing_anew(
     assert SAID_KEY not in project.images[0].metadata
 
 
+@pytest.mark.parametrize("version", ["0.7.0", "0.5.1"])  # with tags, without
 @pytest.mark.parametrize("undo", [take_back, send_back])
 def test_a_state_of_ours_that_qupath_writes_back_is_no_word(
-    project: Project, undo: Callable[..., object]
+    project_folder: Path, undo: Callable[..., object], version: str
 ) -> None:
+    project = last_saved_by(version, project_folder)
+    bootstrap(project, RECIPE)
     say(project, project.images[:1], State.REVIEWED, by="AB")
     shown = project.images[0]
+    assert (shown.tags == ()) is (version == "0.5.1")
     old, tags = dict(shown.metadata), shown.tags
     undo(project, project.images[:1])
     heard = words(project)
@@ -161,6 +174,24 @@ def test_a_state_of_ours_that_qupath_writes_back_is_no_word(
     hear(project)
     assert words(project) == heard
     assert project.images[0].metadata[STATE_KEY] == "proposed"
+
+
+@pytest.mark.parametrize("version", ["0.7.0", "0.5.1"])
+def test_a_state_set_by_hand_is_heard_and_its_marks_follow(
+    project_folder: Path, version: str
+) -> None:
+    project = last_saved_by(version, project_folder)
+    bootstrap(project, RECIPE)
+    say(project, project.images[:1], State.REVIEWED)
+
+    project.update_images({"1": ImageChanges(metadata={STATE_KEY: "approved"})})
+    hear(project)
+
+    assert words(project)[-1][0] == "approved"
+    has_tags = version == "0.7.0"
+    written = project.images[0].metadata.get(WRITTEN_KEY)
+    assert written == (None if has_tags else "approved")
+    assert project.images[0].tags == (("qpannot: approved",) if has_tags else ())
 
 
 def test_a_state_that_only_the_project_still_tells_counts_where_the_ledger_is_gone(
