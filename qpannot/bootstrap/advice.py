@@ -63,12 +63,12 @@ def next_steps(
     if is_due:
         steps.append(about_network)
     if waiting := count[State.PROPOSED]:
-        steps.append(
+        steps += (
             f"{counted(waiting, 'slide')} to be corrected: open {project} in QuPath (reopen it if "
-            "it is open already), correct the proposals with the brush, save; or do so in napari: "
-            f"qpannot review {named}. A changed proposal "
-            "counts as reviewed; where one is right as it is, say so: "
-            f"qpannot approve IMAGE -p {named}, or in QuPath: Automate > Project scripts > qpannot"
+            "it is open already), correct the proposals with the brush, save; or in napari: "
+            f"qpannot review {named}",
+            "a changed proposal counts as reviewed; where one is right as it is, say so: "
+            f"qpannot approve IMAGE -p {named}, or in QuPath: Automate > Project scripts > qpannot",
         )
     if about_network and not is_due:
         steps.append(about_network)

@@ -155,6 +155,7 @@ def status(
     from qpannot.console import say, show_json, show_next, show_skipped, stages
     from qpannot.qupath import open_project
     from qpannot.recipe import Recipe
+    from qpannot.review.unsaved import next_step, unsaved
 
     with open_project(project, "r", backend) as opened:  # type: ignore[arg-type]
         ledger = Ledger.of(opened)
@@ -163,12 +164,16 @@ def status(
         drawn, failed = write_pictures(statuses, pictures) if pictures else ({}, [])
         called, kept = labels(opened.images), ledger.recipe()
         recipe = kept or Recipe()
-        advice = next_steps(statuses, opened.path, ledger, recipe)
+        left = unsaved(opened)
+        advice = (*next_step(opened, left), *next_steps(statuses, opened.path, ledger, recipe))
         if json:
             show_json(
                 {
                     "project": str(opened.path),
                     "recipe": kept.name if kept else None,
+                    "unsaved": [
+                        {"id": each.image.id, "by": each.by, "when": each.when} for each in left
+                    ],
                     "images": [
                         {**_status_json(status, drawn), **readers_json(status, ledger, recipe)}
                         for status in statuses

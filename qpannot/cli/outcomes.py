@@ -20,8 +20,10 @@ def advice_on(project: Project, outcome: Outcome) -> tuple[str, ...]:
     """Return what comes next after a run of bootstrap."""
     from qpannot.bootstrap.advice import next_steps
     from qpannot.bootstrap.ledger import Ledger
+    from qpannot.review.unsaved import next_step, unsaved
 
-    return next_steps(outcome.statuses, project.path, Ledger.of(project), outcome.recipe)
+    advice = next_steps(outcome.statuses, project.path, Ledger.of(project), outcome.recipe)
+    return *next_step(project, unsaved(project)), *advice
 
 
 def show_outcome(
