@@ -13,13 +13,14 @@ annotations alone (``bootstrap.states``).
     qpannot/heatmaps/round-002/  what that model predicts, ``<id>.ome.tif``
     qpannot/patches/             the labelled patches of reviewed slides
     qpannot/whole/               reviewed slides, small as a whole, for a refinement network
-
-The refinement network of a round is a model of its own, ``round-002-refinement``.
+    qpannot/review/              what was painted in napari and is not saved yet
     qpannot/reports/             what a person reads of each round
     qpannot/mirrored.json        the states as written into the metadata of images
     qpannot/heatmaps.json        which heatmaps the scripts inside QuPath show
     qpannot/scripts/             what these scripts share
     qpannot/snapshots/           files of the project as they were before each write
+
+The refinement network of a round is a model of its own, ``round-002-refinement``.
 """
 
 from __future__ import annotations
@@ -162,6 +163,11 @@ class Ledger:
     def recipe_path(self) -> Path:
         """Where the recipe last used on the whole project is, once there was one."""
         return self.house / "recipe.json"
+
+    @property
+    def journals(self) -> Path:
+        """The folder of what was painted in reviews and is not saved yet."""
+        return self.house / "review"
 
     def recipe(self) -> Recipe | None:
         """Return the recipe last used on the whole project."""

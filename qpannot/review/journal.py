@@ -31,9 +31,6 @@ from qpannot.review.painted import Painted
 
 FORMAT = 1
 
-FOLDER = "review"
-"""In the ledger's folder, where journals lie."""
-
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
 EVERY_S = 1.0

@@ -21,7 +21,7 @@ from qpannot.qupath.annotators import ANNOTATOR
 from qpannot.qupath.proposals import is_untouched
 from qpannot.review.canvas import Canvas, Labels, draw
 from qpannot.review.drawing import Drawing, digest_in_any_order
-from qpannot.review.journal import FOLDER, Entry, claim, forget
+from qpannot.review.journal import Entry, claim, forget
 from qpannot.review.merging import Edits
 from qpannot.review.queue import NOTE, Item, Reader
 from qpannot.review.recovery import recover
@@ -85,7 +85,7 @@ class Opened:
         self._has_read = reader.independent and reader.by in record.independent_readers
         proposed = as_proposed(record, classes) if reader.independent else ()
         name = f"{self.image.id} {reader.by}" if reader.independent else self.image.id
-        claimed = claim(self._ledger.house / FOLDER, name)
+        claimed = claim(self._ledger.journals, name)
         self._journal = claimed.journal
         try:
             known = {each.name for each in classes}

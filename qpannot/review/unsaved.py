@@ -12,8 +12,6 @@ from qpannot.bootstrap.advice import labels
 from qpannot.bootstrap.ledger import Ledger
 from qpannot.errors import QpannotError
 from qpannot.qupath import Project, ProjectImage
-from qpannot.review.drawing import digest_in_any_order
-from qpannot.review.journal import FOLDER, Entry, decoded
 
 
 @dataclass(frozen=True)
@@ -41,17 +39,24 @@ def unsaved(project: Project) -> tuple[Unsaved, ...]:
 
     Changes no file. The slides are in the project's order.
     """
-    folder = Ledger.of(project).house / FOLDER
+    paths = sorted(Ledger.of(project).journals.glob("*.journal"))
+    if not paths:
+        return ()
+    from qpannot.review.drawing import digest_in_any_order  # takes a while
+    from qpannot.review.journal import decoded
+
     images = {image.id: image for image in project.images}
     found = []
-    for path in sorted(folder.glob("*.journal")):
+    for path in paths:
         # named after the image's ID, and after an independent reader too
         image = images.get(unquote(path.stem.rpartition("-")[0]).partition(" ")[0])
         if image is None:
             continue
         try:
             entry = decoded(path.read_bytes(), path)
-            if not _is_saved(entry, image):
+            # where the review ended between its save and saying so, all is there
+            is_saved = entry.saving and entry.saving == digest_in_any_order(image.annotations())
+            if not is_saved:
                 found.append(Unsaved(image, path, entry.by, entry.when))
         except FileNotFoundError:
             continue  # saved meanwhile
@@ -59,11 +64,6 @@ def unsaved(project: Project) -> tuple[Unsaved, ...]:
             found.append(Unsaved(image, path))  # opening the slide says what is wrong
     order = list(images)
     return tuple(sorted(found, key=lambda each: order.index(each.image.id)))
-
-
-def _is_saved(entry: Entry, image: ProjectImage) -> bool:
-    """Tell whether the review ended between its save and saying so."""
-    return bool(entry.saving) and entry.saving == digest_in_any_order(image.annotations())
 
 
 def next_step(project: Project, found: Sequence[Unsaved]) -> tuple[str, ...]:
