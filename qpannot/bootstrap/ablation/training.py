@@ -281,7 +281,7 @@ def _train_refinement(
     slides, unread = slides_of(work, usable, study.openers, heatmaps, folder)
     failed += unread
     metadata = {lesson.image.id: lesson.image.metadata for lesson in usable}
-    fitted = slides_fitted(bundle, parts, work.project.images)
+    fitted = slides_fitted(bundle, parts, work.ledger, work.project.images)
     roles = assign_roles({key: metadata[key] for key in slides}, parts, fitted, work.recipe)
     result = train_refinement_network(
         slides,

@@ -74,13 +74,45 @@ def seen_by(model: Path, ledger: Ledger, names: Mapping[str, str]) -> dict[str, 
     is_refinement = kind_of(model) == REFINEMENT
     card = read_refinement_card(model) if is_refinement else read_card(model)
     on_card = [key for key in card.slides if key in names]
-    parts: Mapping[str, str] | None = None
-    if model.resolve() == ledger.model_folder(model.resolve().parent.name).resolve():
-        parts = _parts_of(model.resolve().parent.name, ledger)
+    known_parts: Mapping[str, str] = {}
+    if name := _name_in_loop(model, ledger):
+        known_parts = _parts_of(name, ledger)
     elif (recorded := seen_beside(model, names)) is not None:
         return recorded
-    known_parts = parts or {}
-    return {key: Part(known_parts.get(key, Part.TRAIN)) for key in on_card}
+    own = {key: Part(known_parts.get(key, Part.TRAIN)) for key in on_card}
+    return {**seen_before(model, ledger, names), **own}
+
+
+def seen_before(model: Path, ledger: Ledger, names: Mapping[str, str]) -> dict[str, Part]:
+    """Return what the models that one was gone on from know, as far as it is recorded.
+
+    Of a model of the loop that is what earlier rounds taught it, also by slides whose review was
+    taken back since; of another what `seen_beside` tells.
+
+    Parameters
+    ----------
+    model, names
+        As for `seen_by`.
+    """
+    if not (name := _name_in_loop(model, ledger)):
+        return seen_beside(model, names) or {}
+    known: dict[str, Part] = {}
+    wanted: str | None = name
+    for record in reversed(ledger.rounds()):
+        training = record.training
+        if training is None or training.model != wanted:
+            continue
+        if training.model != name:
+            parts = {key: Part(part) for key, part in training.parts.items() if key in names}
+            known |= {key: part for key, part in parts.items() if part is not Part.TEST}
+        wanted = training.before
+    return known
+
+
+def _name_in_loop(model: Path, ledger: Ledger) -> str:
+    """Return what the loop calls a model, empty where it is none of the loop's."""
+    name = model.resolve().parent.name
+    return name if model.resolve() == ledger.model_folder(name).resolve() else ""
 
 
 def seen_beside(model: Path, names: Mapping[str, str]) -> dict[str, Part] | None:
@@ -105,7 +137,7 @@ def seen_beside(model: Path, names: Mapping[str, str]) -> dict[str, Part] | None
     return {key: own.part for key, own in known.items() if own.part is not Part.TEST}
 
 
-def _parts_of(name: str, ledger: Ledger) -> Mapping[str, str] | None:
+def _parts_of(name: str, ledger: Ledger) -> Mapping[str, str]:
     """Return what slides were for when a model of the loop was trained, by image ID."""
     for record in ledger.rounds():
         if record.training and record.training.model == name:
@@ -114,7 +146,7 @@ def _parts_of(name: str, ledger: Ledger) -> Mapping[str, str] | None:
         if refinement and refinement.model == name:
             taught = dict.fromkeys(refinement.teach, Part.TRAIN)
             return taught | dict.fromkeys(refinement.choose, Part.VALIDATION)
-    return None
+    return {}
 
 
 def with_patients(

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from qpannot.bootstrap.evaluating.seen import keep_seen, seen_beside
+from qpannot.bootstrap.evaluating.seen import keep_seen, seen_before
 from qpannot.bootstrap.learning import shown
 from qpannot.bootstrap.ledger import Ledger
 from qpannot.bootstrap.predicting import heatmaps_of, openers_of, patch_network, refined_of
@@ -111,7 +111,7 @@ def train_refinement_alone(
     own = dict.fromkeys(roles.teach, Part.TRAIN) | dict.fromkeys(roles.choose, Part.VALIDATION)
     keep_seen(folder, own, names, {})
     network = load_refinement(trained.trained.bundle)
-    fitted = slides_fitted(bundle, ledger.parts(), project.images)
+    fitted = slides_fitted(bundle, ledger.parts(), ledger, project.images)
     unreadable = {image.id for image, _ in prepared.failed}
     readable = [lesson for lesson in lessons if lesson.image.id not in unreadable]
     judged = judged_of(work, readable, {*fitted, *roles.teach})
@@ -185,7 +185,7 @@ def prepare(
         There are no slides to learn from, or none to choose by.
     """
     kept_parts = work.ledger.parts()
-    fitted = slides_fitted(bundle, kept_parts, work.project.images)
+    fitted = slides_fitted(bundle, kept_parts, work.ledger, work.project.images)
     openers, failed = openers_of(work, [lesson.image for lesson in lessons])
     left = {lesson.image.id: lesson for lesson in lessons if lesson.image.id in openers}
     found: dict[str, StoredSlide] = {}
@@ -221,7 +221,10 @@ def judged_of(work: Work, lessons: Sequence[Lesson], taught: Collection[str]) ->
 
 
 def slides_fitted(
-    bundle: Bundle | None, parts: Mapping[str, str], images: Iterable[ProjectImage]
+    bundle: Bundle | None,
+    parts: Mapping[str, str],
+    ledger: Ledger,
+    images: Iterable[ProjectImage],
 ) -> frozenset[str]:
     """Return the slides whose patches a patch network learned from, or one it was gone on from.
 
@@ -238,7 +241,7 @@ def slides_fitted(
     card = bundle.card
     chose = card.chosen_by or [key for key in card.slides if parts.get(key) == Part.VALIDATION]
     # the card is of the last training alone
-    seen = seen_beside(bundle.folder, {image.id: image.name for image in images}) or {}
+    seen = seen_before(bundle.folder, ledger, {image.id: image.name for image in images})
     before = {key for key, part in seen.items() if part is Part.TRAIN}
     return frozenset(card.slides).difference(chose) | before
 

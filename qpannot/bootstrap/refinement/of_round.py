@@ -213,7 +213,7 @@ def _judge(
     network = _usable(work, training.model, bundle)
     assert network is not None
     networks = {training.model: network, **_earlier(work, record, training, bundle)}
-    fitted = slides_fitted(bundle, ledger.parts(), work.project.images)
+    fitted = slides_fitted(bundle, ledger.parts(), ledger, work.project.images)
     judged = judged_of(work, lessons, {*fitted, *training.teach})
     openers, failed = openers_of(work, [lesson.image for lesson in judged])
     folder = ledger.heatmap_folder(training.patch_model)

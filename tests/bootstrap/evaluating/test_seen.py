@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from qpannot.bootstrap.evaluating.seen import keep_seen, seen_by, strictest, with_patients
+from qpannot.bootstrap.evaluating.seen import (
+    keep_seen,
+    seen_before,
+    seen_by,
+    strictest,
+    with_patients,
+)
 from qpannot.bootstrap.ledger import Ledger
+from qpannot.bootstrap.refinement.alone import slides_fitted
 from qpannot.errors import QpannotError
+from qpannot.models import load_bundle
 from qpannot.sampling import Part
 
 TRAIN, VALIDATION, TEST = Part.TRAIN, Part.VALIDATION, Part.TEST
@@ -106,3 +115,29 @@ def test_a_patient_that_was_divided_counts_as_what_taught() -> None:
 def test_what_taught_is_stricter_than_what_chose() -> None:
     assert strictest(TEST, TRAIN, VALIDATION) is TRAIN
     assert strictest(VALIDATION, TEST) is VALIDATION
+
+
+def test_a_slide_that_taught_an_earlier_round_stays_known_when_its_review_is_taken_back(
+    trained_study: Any, names: dict[str, str], tmp_path: Path
+) -> None:
+    """As of a third round that went on from the second, without one of its slides."""
+    study = trained_study.copied(tmp_path / "study")
+    ledger = Ledger(study.project)
+    second = ledger.rounds()[-1]
+    assert second.training is not None
+    gone = next(key for key, part in second.training.parts.items() if part == TRAIN)
+    left = {key: part for key, part in second.training.parts.items() if key != gone}
+    training = second.training.model_copy(
+        update={"model": "round-003", "before": "round-002", "parts": left}
+    )
+    ledger.save_round(second.model_copy(update={"number": 3, "training": training}))
+    model = ledger.model_folder("round-003")
+    shutil.copytree(ledger.model_folder("round-002"), model)
+    card = json.loads((model / "model.json").read_bytes())
+    card["slides"].remove(gone)
+    (model / "model.json").write_text(json.dumps(card))
+
+    assert seen_before(model, ledger, names)[gone] is TRAIN
+    assert seen_by(model, ledger, names) == seen_by(ledger.model_folder("round-002"), ledger, names)
+    with study.open() as project:
+        assert gone in slides_fitted(load_bundle(model), ledger.parts(), ledger, project.images)

@@ -22,7 +22,7 @@ def test_slides_that_taught_the_model_before_count_as_fitted_to(
     fitted = set(bundle.card.slides) - set(bundle.card.chosen_by)
     with trained_study.open() as project:
         images = project.images
-        assert slides_fitted(bundle, ledger.parts(), images) == fitted
+        assert slides_fitted(bundle, ledger.parts(), ledger, images) == fitted
         names = {image.id: image.name for image in images}
         (new,) = (key for key, name in names.items() if name == "h.tif")
         assert new not in bundle.card.slides
@@ -31,5 +31,5 @@ def test_slides_that_taught_the_model_before_count_as_fitted_to(
         )
         before = {new: Part.TRAIN, **dict.fromkeys(bundle.card.chosen_by, Part.TRAIN)}
         keep_seen(model.parent, own, names, before)
-        assert slides_fitted(bundle, ledger.parts(), images) == {*bundle.card.slides, new}
-    assert slides_fitted(None, ledger.parts(), images) == frozenset()
+        assert slides_fitted(bundle, ledger.parts(), ledger, images) == {*bundle.card.slides, new}
+    assert slides_fitted(None, ledger.parts(), ledger, images) == frozenset()
