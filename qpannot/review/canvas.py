@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,8 @@ from qpannot.affine import Affine
 from qpannot.geometry import Region, Size
 from qpannot.qupath import Annotation, PathClass
 from qpannot.qupath.annotation import DEFAULT_PLANE
-from qpannot.vectorize import class_mask
+from qpannot.vectorize import class_mask, spans_of
+from qpannot.vectorize.runs import ranges
 
 LONGEST_PX = 4096
 """Longer side of a canvas: napari paints quickly on as much, and its outlines are fine enough."""
@@ -110,20 +111,28 @@ class Footprint:
         return self.rows, self.columns
 
 
-def footprint(area: BaseGeometry, canvas: Canvas) -> Footprint:
-    """Return the pixels of a canvas that an area covers, by the even-odd rule if it is invalid."""
-    corners = np.array(area.bounds).reshape(2, 2)
-    low, high = canvas.affine.from_slide(corners)
-    columns, rows = (
-        slice(start := int(np.clip(np.floor(first), 0, n)), max(start, int(min(np.ceil(last), n))))
-        for first, last, n in zip(low, high, canvas.shape[::-1], strict=True)
-    )
-    shape = rows.stop - rows.start, columns.stop - columns.start
-    if 0 in shape:
-        return Footprint(rows, columns, np.zeros(shape, bool))
-    part = canvas.part(rows, columns)
-    inside = class_mask([[area]], part.affine, part.shape).astype(bool)
-    return Footprint(rows, columns, inside)
+def footprints(areas: Sequence[BaseGeometry], canvas: Canvas) -> Iterator[Footprint]:
+    """Yield the pixels of a canvas that each area covers, by the even-odd rule if it is invalid.
+
+    Many at once take a small part of the time of as many one by one.
+    """
+    if not areas:
+        return
+    spans = spans_of(areas, canvas.affine, canvas.shape)
+    ends = np.searchsorted(spans.areas, np.arange(len(areas) + 1))
+    low, high = np.hsplit(shapely.bounds(np.array(areas, object)), 2)
+    size = np.array(canvas.shape[::-1])
+    first = np.clip(np.floor(canvas.affine.from_slide(low)), 0, size).astype(int)
+    last = np.clip(np.ceil(canvas.affine.from_slide(high)), first, size).astype(int)
+    for index, ((left, top), (right, bottom)) in enumerate(
+        zip(first.tolist(), last.tolist(), strict=True)
+    ):
+        own = slice(ends[index], ends[index + 1])
+        inside = np.zeros((bottom - top, right - left), bool)
+        lengths = spans.stops[own] - spans.starts[own]
+        begins = (spans.rows[own] - top) * (right - left) + spans.starts[own] - left
+        inside.reshape(-1)[ranges(begins, lengths)] = True
+        yield Footprint(slice(top, bottom), slice(left, right), inside)
 
 
 def is_editable(annotation: Annotation, classes: Sequence[PathClass]) -> bool:
@@ -160,8 +169,8 @@ def draw(annotations: Sequence[Annotation], classes: Sequence[PathClass], canvas
     values = np.array([classes.index(each.path_class) + 1 for each in shown if each.path_class])
     layers = [areas[values == value].tolist() for value in range(1, len(classes) + 1)]
     labels = class_mask(layers if shown else [], canvas.affine, canvas.shape)
-    for index in _hidden(areas, values):
-        found = footprint(areas[index], canvas)
+    hidden = _hidden(areas, values)
+    for index, found in zip(hidden, footprints(areas[hidden].tolist(), canvas), strict=True):
         labels[found.place][found.inside] = values[index]
     return labels
 

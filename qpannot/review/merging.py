@@ -12,27 +12,23 @@ from scipy import ndimage
 from shapely.geometry.base import BaseGeometry
 
 from qpannot.geometry import Mpp
-from qpannot.qupath import Annotation, PathClass, as_stored
+from qpannot.qupath import Annotation, PathClass
+from qpannot.qupath.qpdata import all_as_stored
 from qpannot.recipe.settings import OutlineSettings
-from qpannot.review.canvas import Canvas, Footprint, Labels, footprint, is_editable
+from qpannot.review.canvas import Canvas, Footprint, Labels, footprints, is_editable
+from qpannot.review.erasing import wholly_erased
 from qpannot.review.sharing import AROUND, Mask, Place, Share, shares_of
-from qpannot.vectorize import outlines_of_labels
+from qpannot.review.windows import windows_of
+from qpannot.vectorize import class_mask, outlines_of_labels
 from qpannot.vectorize.dividing import divided
-
-WINDOW_PX = 2
-"""Outlines are traced anew this far around what was painted, in pixels of the canvas: in the first
-from its pixels, so that no fringe is left between them and what is painted, then from finer ones.
-"""
 
 SMOOTHED_PX, SIMPLIFIED_PX = 0.7, 0.1
 """How far a traced outline may lie from the edges of pixels, in pixels of the canvas."""
 
-FINEST, FINE_PX = 4, 1 << 22
-"""In a window pixels are divided by so many, as far as it then has no more pixels than this: an
-outline that goes on into the window is met where it is, and not at the next edge of a pixel."""
-
-MANY_WINDOWS = 64
-"""So many windows are traced one by one, more of them together: quicker, and less fine."""
+FINEST, FINE_PX, ALL_FINE_PX = 4, 1 << 22, 1 << 24
+"""In a window pixels are divided by so many, as far as it then has no more pixels than this, and
+all windows together no more than that: an outline that goes on into the window is met where it is,
+and not at the next edge of a pixel."""
 
 TILE_VERTICES = 2000
 """What is cut off annotations is cut off in tiles of no more, so that small ones are quick."""
@@ -125,65 +121,63 @@ def merged(
     values = [value_of[each.class_name or ""] for each in editable]
     areas = [_mended(each.geometry) for each in editable]
     tree = shapely.STRtree(areas)
+    gone = wholly_erased(areas, values, changed, after, canvas)
     gained: defaultdict[int, list[shapely.Polygon]] = defaultdict(list)
     lost: defaultdict[int, list[shapely.Polygon]] = defaultdict(list)
     new: list[tuple[int, list[shapely.Polygon]]] = []
-    for window, rows, columns in _windows(changed):
-        part = canvas.part(rows, columns)
+    rest = np.delete(np.array(areas, object), gone).tolist()
+    is_traced = changed & ((after > 0) | _covered(rest, canvas)) if len(gone) else changed
+    windows = windows_of(changed, is_traced)
+    n_pixels = sum(window.mask.size for window in windows)
+    for window in windows:
+        part = canvas.part(*window.place)
         box = shapely.box(part.region.x, part.region.y, part.region.right, part.region.bottom)
-        drawn = {
-            index: (values[index], footprint(areas[index], part))
-            for index in np.sort(tree.query(box)).tolist()
-        }
-        painted = changed[rows, columns] & window
-        shares = shares_of(drawn, painted, after[rows, columns])
-        for share, own, others in _traced(shares, areas, drawn, painted, window, part):
+        near = np.setdiff1d(tree.query(box), gone).tolist()
+        found = footprints([areas[index] for index in near], part)
+        drawn = {index: (values[index], each) for index, each in zip(near, found, strict=True)}
+        painted = changed[window.place] & window.mask
+        shares = shares_of(drawn, painted, after[window.place])
+        if not shares:
+            continue
+        finer = _finer(window.mask.size, n_pixels)
+        for share, own, others in _traced(shares, areas, drawn, painted, window.mask, part, finer):
             if share.owner is None:
                 new.append((share.value, own))
             else:
                 gained[share.owner] += own
                 lost[share.owner] += others
     pixel = canvas.downsample
-    replace, remove = [], []
+    removed = set(gone.tolist())
+    changes: list[tuple[Annotation, Annotation]] = []
     for index in sorted(lost.keys() | gained.keys()):
-        old = editable[index]
         area = _redrawn(areas[index], lost[index], gained[index], pixel)
         if area is None:
-            remove.append(old)
+            removed.add(index)
         else:
-            replace.append((old, _storable(old.with_changes(geometry=area, roi=None))))
+            changes.append((editable[index], editable[index].with_changes(geometry=area, roi=None)))
     add = []
     for value, polygons in new:
         area = polygons[0] if len(polygons) == 1 else shapely.union_all(polygons)
         made = Annotation(area, path_class=classes[value - 1], metadata=dict(metadata or {}))
-        add.append(_storable(made))
-    return Edits(tuple(add), tuple(replace), tuple(remove))
+        add.append(made)
+    replaced = _storable([changed_one for _, changed_one in changes])
+    return Edits(
+        tuple(_storable(add)),
+        tuple((old, each) for (old, _), each in zip(changes, replaced, strict=True)),
+        tuple(editable[index] for index in sorted(removed)),
+    )
 
 
-def _storable(annotation: Annotation) -> Annotation:
-    """Return an annotation with its outline as QuPath will have it."""
-    stored = as_stored(annotation)
-    return annotation.with_changes(geometry=stored.geometry, roi=stored.roi)
+def _covered(areas: Sequence[BaseGeometry], canvas: Canvas) -> Mask:
+    return class_mask([areas], canvas.affine, canvas.shape).astype(bool)
 
 
-def _windows(changed: Mask) -> Iterator[tuple[Mask, slice, slice]]:
-    """Yield what lies around painted pixels, in connected parts: a mask, and where it lies."""
-    height, width = changed.shape
-    rows, columns = np.flatnonzero(changed.any(axis=1)), np.flatnonzero(changed.any(axis=0))
-    if not len(rows):
-        return
-    top, bottom = max(0, rows[0] - WINDOW_PX), min(height, rows[-1] + 1 + WINDOW_PX)
-    left, right = max(0, columns[0] - WINDOW_PX), min(width, columns[-1] + 1 + WINDOW_PX)
-    near = ndimage.maximum_filter(changed[top:bottom, left:right], 2 * WINDOW_PX + 1)
-    parts, n = ndimage.label(near, AROUND)
-    if n > MANY_WINDOWS:
-        parts = near.astype(np.uint8)
-    for number, (down, across) in enumerate(ndimage.find_objects(parts), 1):
-        yield (
-            parts[down, across] == number,
-            slice(top + down.start, top + down.stop),
-            slice(left + across.start, left + across.stop),
-        )
+def _storable(annotations: Sequence[Annotation]) -> list[Annotation]:
+    """Return annotations with their outlines as QuPath will have them."""
+    return [
+        each.with_changes(geometry=stored.geometry, roi=stored.roi)
+        for each, stored in zip(annotations, all_as_stored(annotations), strict=True)
+    ]
 
 
 def _traced(
@@ -193,19 +187,19 @@ def _traced(
     painted: Mask,
     window: Mask,
     canvas: Canvas,
+    finer: int,
 ) -> Iterator[tuple[Share, list[shapely.Polygon], list[shapely.Polygon]]]:
     """Yield for each share what is its own within a window, and what is not.
 
     Shares that do not overlap are traced together, so that neighbours have one border.
     """
-    finer = FINEST
-    while finer > 1 and painted.size * finer**2 > FINE_PX:
-        finer //= 2
     fine = canvas.part(slice(0, canvas.shape[0]), slice(0, canvas.shape[1]), finer=finer)
     is_coarse = ndimage.binary_dilation(painted, AROUND)
     is_beside = window & is_coarse & ~painted
     is_fine = _divided(window & ~is_coarse, finer)
     blank = np.where(_divided(window, finer), np.uint8(_NONE), np.uint8(_OUTSIDE))
+    owned = [areas[share.owner] for share in shares if share.owner is not None]
+    finely = footprints(owned, fine)
     layers = [(blank.copy(), 0)]
     placed: list[tuple[Share, int, int]] = []
     for share in shares:
@@ -216,7 +210,7 @@ def _traced(
             spots.append((found.place, is_left))
         spots = [(_finer_place(place, finer), _divided(mask, finer)) for place, mask in spots]
         if share.owner is not None:
-            found = footprint(areas[share.owner], fine)
+            found = next(finely)
             spots.append((found.place, found.inside & is_fine[found.place]))
         spots = [(place, mask) for place, mask in spots if mask.any()]
         if not spots:
@@ -256,6 +250,14 @@ def _traced(
             near = [] if share.owner is None else tree.query(areas[share.owner]).tolist()
             met = [tiles[index] for index in near]
             yield share, own, [tile for of, tile in met if of != value or of == _NONE]
+
+
+def _finer(n_pixels: int, n_all_pixels: int) -> int:
+    """Return into how many the pixels of a window are divided, of all windows as many as told."""
+    finer = FINEST
+    while finer > 1 and (n_pixels * finer**2 > FINE_PX or n_all_pixels * finer**2 > ALL_FINE_PX):
+        finer //= 2
+    return finer
 
 
 def _finer_place(place: Place, finer: int) -> Place:

@@ -14,9 +14,12 @@ from shapely.geometry.base import BaseGeometry
 from qpannot.geometry import Region, Size
 from qpannot.qupath import Annotation, PathClass, Plane, RoiType, as_stored
 from qpannot.qupath.proposals import Origin, is_untouched, make_proposal
+from qpannot.review import merging
 from qpannot.review.canvas import Canvas, Labels, draw
-from qpannot.review.merging import WINDOW_PX, Edits, merged
+from qpannot.review.erasing import wholly_erased
+from qpannot.review.merging import Edits, merged
 from qpannot.review.painted import Painted, painted_again
+from qpannot.review.windows import WINDOW_PX
 
 TUMOR = PathClass("Tumor", (200, 0, 0))
 STROMA = PathClass("Stroma", (150, 200, 150))
@@ -329,6 +332,47 @@ def test_what_is_painted_is_drawn_and_nothing_else_is_changed(
     for each in before:
         if not shapely.intersects(each.geometry, window):
             assert new[each.id] is each
+
+
+def shown_of(edits: Edits) -> tuple[object, ...]:
+    """Return all of edits but the IDs of new annotations."""
+    new = sorted((each.geometry.wkb, each.class_name) for each in edits.add)
+    return new, edits.replace, edits.remove
+
+
+@given(drawings(), st.integers(0, len(CLASSES)), st.floats(4, 30), st.tuples(numbers, numbers))
+def test_what_is_wholly_erased_goes_as_tracing_would_have_it_go(
+    before: list[Annotation], value: int, radius: float, middle: tuple[float, float]
+) -> None:
+    shown = painted(before)
+    rows, columns = np.mgrid[: shown.shape[0], : shown.shape[1]]
+    away = np.hypot(rows - middle[0] * shown.shape[0], columns - middle[1] * shown.shape[1])
+    wanted = np.where(away <= radius, np.uint8(value), shown)
+    found = merged(before, shown, wanted, CANVAS, CLASSES)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(merging, "wholly_erased", lambda *_: np.zeros(0, np.int64))
+        traced = merged(before, shown, wanted, CANVAS, CLASSES)
+    assert shown_of(found) == shown_of(traced)
+
+
+def test_hundreds_are_erased_without_tracing_and_those_that_are_cut_keep_the_rest() -> None:
+    canvas = Canvas.of_slide(Size(1000, 1000), longest_px=500)
+    middles = [(x, y) for x in range(25, 1000, 50) for y in range(25, 1000, 50)]
+    before = [annotation(shapely.Point(middle).buffer(15)) for middle in middles]
+    labels = draw(before, CLASSES, canvas)
+    erased = labels.copy()
+    erased[:250] = 0
+    erased[260:264] = 0  # through the next row
+    edits = merged(before, labels, erased, canvas, CLASSES)
+    upper = {each.id for each, (_, y) in zip(before, middles, strict=True) if y < 500}
+    next_row = {each.id for each, (_, y) in zip(before, middles, strict=True) if y == 525}
+    assert {each.id for each in edits.remove} == upper
+    assert {old.id for old, _ in edits.replace} == next_row
+    assert not edits.add
+    gone = wholly_erased(
+        [each.geometry for each in before], [1] * len(before), labels != erased, erased, canvas
+    )
+    assert {before[index].id for index in gone} == upper
 
 
 @given(drawings(), strokes())

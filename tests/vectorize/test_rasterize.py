@@ -10,7 +10,7 @@ from shapely import affinity
 from shapely.geometry.base import BaseGeometry
 
 from qpannot.affine import Affine
-from qpannot.vectorize import class_mask, coverage, rasterize
+from qpannot.vectorize import class_mask, coverage, rasterize, spans_of
 
 numbers = st.floats(-12, 24, allow_nan=False).map(lambda value: round(value, 3))
 affines = st.builds(
@@ -51,6 +51,28 @@ def test_a_pixel_has_the_class_its_middle_lies_in(
             is_clear &= shapely.distance(polygon.boundary, points) > 1e-9
     found = class_mask(classes, affine, shape)
     assert np.array_equal(found[is_clear], expected[is_clear])
+
+
+@given(
+    st.lists(st.lists(polygons(), max_size=2).map(shapely.GeometryCollection), max_size=4),
+    affines,
+    shapes,
+    st.integers(1, 40),
+)
+def test_spans_are_the_pixels_of_each_area_by_itself(
+    areas: list[BaseGeometry], affine: Affine, shape: tuple[int, int], block: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(rasterize, "BLOCK_PX", block)
+        spans = spans_of(areas, affine, shape)
+    assert (np.diff(spans.areas) >= 0).all()
+    found = np.zeros((len(areas), *shape), np.uint8)
+    for area, row, start, stop in zip(
+        spans.areas, spans.rows, spans.starts, spans.stops, strict=True
+    ):
+        found[area, row, start:stop] = 1
+    for index, area in enumerate(areas):
+        assert np.array_equal(found[index], class_mask([[area]], affine, shape))
 
 
 @settings(max_examples=150)
