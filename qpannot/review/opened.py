@@ -6,11 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from qpannot.bootstrap.image_record import now
 from qpannot.bootstrap.ledger import Ledger
-from qpannot.bootstrap.readers.effort import Effort, EffortClock, record_effort
 from qpannot.bootstrap.review import Said, say, send_back, take_back
 from qpannot.bootstrap.states import ImageStatus, State, status_of
 from qpannot.bootstrap.words import mirror, remember
@@ -19,21 +16,19 @@ from qpannot.geometry import Region
 from qpannot.qupath import Annotation, ImageChanges, PathClass, Project, ProjectImage
 from qpannot.qupath.annotators import ANNOTATOR
 from qpannot.qupath.proposals import is_untouched
-from qpannot.review.canvas import Canvas, Labels, draw
+from qpannot.review.canvas import Canvas, Labels
 from qpannot.review.drawing import Drawing, digest_in_any_order
 from qpannot.review.journal import Entry, claim, forget
 from qpannot.review.merging import Edits
 from qpannot.review.queue import NOTE, Item, Reader
 from qpannot.review.recovery import recover
 from qpannot.review.saved import ChangedMeanwhileError, NothingAnnotatedError, Saved
+from qpannot.review.sitting import Sitting
 from qpannot.review.views import as_proposed, said_of_copies, view_of
 from qpannot.slide import Slide
 
 ATTEMPTS = 5
 """How often a save is begun anew because somebody saved the slide meanwhile."""
-
-PASSING_BY_S = 5.0
-"""Who did nothing but look for so long has not worked on a slide."""
 
 
 class Opened:
@@ -76,8 +71,7 @@ class Opened:
     ) -> None:
         self.item, self.slide, self.heatmap = item, slide, heatmap
         self._project, self._reader = project, reader
-        self._tell, self._tool = tell, tool
-        self._effort, self._started = EffortClock(clock), now()
+        self._tell = tell
         self._note = self._noted = item.note
         self._saving = ""
         self._strokes = 0
@@ -104,7 +98,7 @@ class Opened:
                 {ANNOTATOR: reader.by} if reader.independent else {},
                 Canvas.of_slide(slide.size),
             )
-            self._beginning = self.labels.copy()
+            self._sitting = Sitting(item, reader, self.labels, tool=tool, clock=clock)
             found = recover(claimed, self._drawing)
             self._note = self._noted if found.note is None else found.note
             self.recovered = found.is_painted or self._note != self._noted
@@ -179,12 +173,12 @@ class Opened:
     def changed(self) -> None:
         """Say that a stroke was made. Returns at once; the stroke is on disk a second later."""
         self._strokes += 1
-        self._effort.stroke()
+        self._sitting.stroke()
         self.keep()
 
     def touched(self) -> None:
         """Say that the person did something else, as moving the view: it counts as work."""
-        self._effort.touched()
+        self._sitting.touched()
 
     def keep(self) -> None:
         """Have what is painted and noted written to disk soon. Returns at once."""
@@ -409,26 +403,4 @@ class Opened:
 
     def _record_effort(self) -> None:
         """Record what this sitting has cost so far."""
-        clock = self._effort
-        if not clock.strokes and clock.active_seconds < PASSING_BY_S:
-            return
-        area, mpp = None, self.slide.mpp_or_none
-        if mpp is not None:
-            whole = Canvas.of_slide(self.slide.size)
-            drawing = self._drawing
-            shown = self.labels
-            if self.canvas != whole:
-                shown = draw(drawing.annotations(), self.classes, whole)
-            pixel_um2 = whole.downsample**2 * mpp.x * mpp.y
-            area = float(np.count_nonzero(shown != self._beginning) * pixel_um2)
-        effort = Effort(
-            by=self._reader.by,
-            tool=self._tool,
-            started=self._started,
-            active_seconds=clock.active_seconds,
-            strokes=clock.strokes,
-            area_changed_um2=area,
-            round=self.item.round,
-            second_reader=self._reader.second_reader,
-        )
-        record_effort(self._ledger, self.image, effort)
+        self._sitting.record(self._ledger, self._drawing, self.slide)
