@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import tomllib
@@ -112,3 +114,27 @@ def test_an_installation_tells_napari_of_the_manifest(manifest_path: Path) -> No
     module, _, name = entry.partition(":")
     assert module == "qpannot.review"
     assert manifest_path.name == name
+
+
+def test_the_command_opens_a_window_and_ends_when_it_is_told_to(
+    study: Any, display: dict[str, str]
+) -> None:
+    command = [sys.executable, "-u", "-m", "qpannot", "review", str(study.project)]
+    running = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**display, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert running.stdout is not None
+    lines = []
+    for line in running.stdout:
+        lines.append(line)
+        if "window" in line:
+            break
+    running.send_signal(signal.SIGTERM)
+    out, err = running.communicate(timeout=60)
+    assert "8 slides to review" in "".join(lines), err
+    assert running.returncode == 143, out + err
+    assert "Stopped" in err
