@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from qpannot.bootstrap.states import digest_of
 from qpannot.qupath import Annotation, PathClass, ProjectImage
 from qpannot.qupath.annotation import differences
 from qpannot.review.canvas import Canvas, Labels, draw
 from qpannot.review.merging import Edits, edits_between, merged
 from qpannot.review.painted import Painted, painted_again
 from qpannot.review.views import View
+from qpannot.review.writing import digest_in_any_order
 
 
 class Drawing:
@@ -186,11 +186,6 @@ class Drawing:
             self._layers = []
             self._drawn = self.own
         self.redraw()
-
-
-def digest_in_any_order(annotations: Iterable[Annotation]) -> str:
-    """Return a digest of what a person may change of annotations, whatever their order."""
-    return digest_of(sorted(annotations, key=lambda each: each.id))
 
 
 def _count_changes(before: Sequence[Annotation], after: Sequence[Annotation]) -> int:

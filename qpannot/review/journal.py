@@ -15,9 +15,10 @@ import os
 import threading
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -28,6 +29,7 @@ from qpannot.qupath.files import write_atomically
 from qpannot.qupath.locking import ProjectLock
 from qpannot.review.canvas import Canvas
 from qpannot.review.painted import Painted
+from qpannot.review.writing import Writing
 
 FORMAT = 1
 
@@ -53,8 +55,8 @@ class Entry:
     digest
         Of the annotations that were painted upon.
     saving
-        Of the annotations that were about to be written with all this in them: where the project
-        has those, nothing is lost. Empty before a save.
+        What was about to be written with all that was painted in it, but not the note; ``None``
+        before a save.
     note
         What the person noted; ``None`` where the project holds it already.
     classes
@@ -66,7 +68,7 @@ class Entry:
     by: str
     when: str
     digest: str
-    saving: str
+    saving: Writing | None
     note: str | None
     classes: tuple[str, ...]
     layers: tuple[Painted, ...]
@@ -79,7 +81,7 @@ def encoded(entry: Entry) -> bytes:
         "by": entry.by,
         "when": entry.when,
         "digest": entry.digest,
-        "saving": entry.saving,
+        "saving": None if entry.saving is None else asdict(entry.saving),
         "note": entry.note,
         "classes": entry.classes,
         "layers": [
@@ -138,12 +140,26 @@ def decoded(data: bytes, path: Path) -> Entry:
                 if not fits:
                     raise ValueError("pixels beyond the canvas")
                 layers.append(layer)
-        texts = {key: str(about[key]) for key in ("by", "when", "digest", "saving")}
+        texts = {key: str(about[key]) for key in ("by", "when", "digest")}
         note = about["note"] if about["note"] is None else str(about["note"])
         classes = tuple(map(str, about["classes"]))
-        return Entry(**texts, note=note, classes=classes, layers=tuple(layers))
+        saving = _writing(about["saving"])
+        return Entry(**texts, saving=saving, note=note, classes=classes, layers=tuple(layers))
     except _OTHER as error:
         raise FormatError(path, f"no journal that can be read ({error}).") from error
+
+
+def _writing(told: Any) -> Writing | None:
+    if not told:
+        return None
+    if isinstance(told, str):  # as it was kept at first
+        return Writing(told)
+    return Writing(
+        str(told["digest"]),
+        tuple(map(str, told["added"])),
+        tuple((str(key), str(digest)) for key, digest in told["changed"]),
+        tuple(map(str, told["removed"])),
+    )
 
 
 class Journal:

@@ -17,7 +17,7 @@ from qpannot.qupath import Annotation, ImageChanges, PathClass, Project, Project
 from qpannot.qupath.annotators import ANNOTATOR
 from qpannot.qupath.proposals import is_untouched
 from qpannot.review.canvas import Canvas, Labels
-from qpannot.review.drawing import Drawing, digest_in_any_order
+from qpannot.review.drawing import Drawing
 from qpannot.review.journal import Entry, claim, forget
 from qpannot.review.merging import Edits
 from qpannot.review.queue import NOTE, Item, Reader
@@ -25,6 +25,7 @@ from qpannot.review.recovery import recover
 from qpannot.review.saved import ChangedMeanwhileError, NothingAnnotatedError, Saved
 from qpannot.review.sitting import Sitting
 from qpannot.review.views import as_proposed, said_of_copies, view_of
+from qpannot.review.writing import Writing
 from qpannot.slide import Slide
 
 ATTEMPTS = 5
@@ -73,7 +74,7 @@ class Opened:
         self._project, self._reader = project, reader
         self._tell = tell
         self._note = self._noted = item.note
-        self._saving = ""
+        self._saving: Writing | None = None
         self._strokes = 0
         record = self._ledger.image(self.image.id, self.image.name)
         self._has_read = reader.independent and reader.by in record.independent_readers
@@ -99,7 +100,7 @@ class Opened:
                 Canvas.of_slide(slide.size),
             )
             self._sitting = Sitting(item, reader, self.labels, tool=tool, clock=clock)
-            found = recover(claimed, self._drawing)
+            found = recover(claimed, self._drawing, self._noted)
             self._note = self._noted if found.note is None else found.note
             self.recovered = found.is_painted or self._note != self._noted
             self.messages = (
@@ -259,7 +260,7 @@ class Opened:
         drawing = self._drawing
         if not edits:
             return drawing.digest
-        self._saving = digest_in_any_order(edits.applied_to(drawing.stored))
+        self._saving = saving = Writing.of(edits, drawing.stored)
         try:
             self._journal.write()  # so that a crash after the write does not bring it up again
             self.image.write_annotations(
@@ -268,9 +269,9 @@ class Opened:
                 remove=edits.remove,
                 unless_changed_since=drawing.fingerprint,
             )
-            return self._saving
+            return saving.digest
         finally:
-            self._saving = ""
+            self._saving = None
 
     def _save_note(self) -> None:
         if self._note != self._noted:

@@ -32,28 +32,35 @@ class Recovered:
     messages: tuple[str, ...]
 
 
-def recover(claimed: Claimed, drawing: Drawing) -> Recovered:
+def recover(claimed: Claimed, drawing: Drawing, noted: str) -> Recovered:
     """Paint once more what sessions that broke off have painted and not saved.
 
-    What was saved just before such a session ended is not painted again.
+    What was saved just before such a session ended is not painted again, though somebody else has
+    saved the slide since: that would undo what was corrected there.
 
     Parameters
     ----------
     drawing
         Nothing is painted on it yet; it has the classes of all that was left.
+    noted
+        The note that the project holds.
     """
     painted: list[Painted] = []
     note: str | None = None
     messages = []
     for _, entry in claimed.left:
-        if entry.saving and entry.saving == drawing.digest:
-            continue
-        note = note if entry.note is None else entry.note
-        painted += [_in_classes(layer, entry.classes, drawing.classes) for layer in entry.layers]
         by = f" by {entry.by}" if entry.by else ""
-        when = entry.when[:16].replace("T", " ")
-        text = f"What was painted{by} until {when} UTC and not saved is here again: "
-        text += "save or discard it below."
+        until = f"{by} until {entry.when[:16].replace('T', ' ')} UTC"
+        if entry.note is not None and entry.note != noted:
+            note = entry.note
+            messages.append(f"What was noted{until} and not saved is here again.")
+        if not entry.layers or (entry.saving and entry.saving.is_done(drawing.stored)):
+            continue
+        painted += [_in_classes(layer, entry.classes, drawing.classes) for layer in entry.layers]
+        lost = "not saved"
+        if entry.saving:
+            lost = "not in the project, though it was just being saved,"
+        text = f"What was painted{until} and {lost} is here again: save or discard it below."
         if entry.digest != drawing.digest:
             text += " The annotations were changed since, so it was painted upon the new ones."
         messages.append(text)

@@ -17,13 +17,17 @@ from qpannot.geometry import Region
 from qpannot.review.canvas import Canvas
 from qpannot.review.journal import Entry, Journal, claim, decoded, encoded, forget
 from qpannot.review.painted import Painted
+from qpannot.review.writing import Writing
 
 CANVAS = Canvas.of(Region(10.5, 20, 4000, 3000), longest_px=40)
 
 
+SAVING = Writing("z", ("a",), (("b", "y"), ("c", "x")), ("d", "e"))
+
+
 def entry(*, value: int = 1, when: str = "2026-01-01T10:00:00+00:00") -> Entry:
     layer = Painted(CANVAS, 2, 3, np.full((4, 5), value, np.uint8))
-    return Entry("AB", when, "before", "", "a note", ("Tumor", "Stroma"), (layer,))
+    return Entry("AB", when, "before", None, "a note", ("Tumor", "Stroma"), (layer,))
 
 
 def write(folder: Path, name: str, content: Entry) -> None:
@@ -62,7 +66,7 @@ def test_what_was_painted_comes_back_from_its_bytes(
         assert np.array_equal(before, after)
         return
     note = note.encode(errors="replace").decode()
-    kept = Entry("", "now", "x", "y", note, ("A", "B", "C"), (layer, layer))
+    kept = Entry("", "now", "x", SAVING, note, ("A", "B", "C"), (layer, layer))
     back = decoded(encoded(kept), Path("journal"))
     assert_same(back, kept)
     again = before.copy()
