@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from qpannot.qupath import PathClass
+from qpannot.qupath import Annotation, PathClass
 from qpannot.review.drawing import Drawing
-from qpannot.review.journal import Claimed
+from qpannot.review.journal import Claimed, Entry
 from qpannot.review.painted import Painted
 
 
@@ -51,10 +51,10 @@ def recover(claimed: Claimed, drawing: Drawing, noted: str) -> Recovered:
     for _, entry in claimed.left:
         by = f" by {entry.by}" if entry.by else ""
         until = f"{by} until {entry.when[:16].replace('T', ' ')} UTC"
-        if entry.note is not None and entry.note != noted:
+        if is_noted(entry, noted):
             note = entry.note
             messages.append(f"What was noted{until} and not saved is here again.")
-        if not entry.layers or (entry.saving and entry.saving.is_done(drawing.stored)):
+        if not is_painted(entry, lambda: drawing.stored):
             continue
         painted += [_in_classes(layer, entry.classes, drawing.classes) for layer in entry.layers]
         lost = "not saved"
@@ -76,6 +76,22 @@ def recover(claimed: Claimed, drawing: Drawing, noted: str) -> Recovered:
         for other in claimed.others
     ]
     return Recovered(bool(painted), note, tuple(messages))
+
+
+def is_noted(entry: Entry, noted: str) -> bool:
+    """Tell whether a journal holds a note that is another than the project's."""
+    return entry.note is not None and entry.note != noted
+
+
+def is_painted(entry: Entry, stored: Callable[[], Sequence[Annotation]]) -> bool:
+    """Tell whether a journal holds what was painted and is not in the project.
+
+    Parameters
+    ----------
+    stored
+        Returns the image's annotations; asked where the review ended in the midst of a save.
+    """
+    return bool(entry.layers) and not (entry.saving and entry.saving.is_done(stored()))
 
 
 def _in_classes(layer: Painted, names: Sequence[str], classes: Sequence[PathClass]) -> Painted:

@@ -12,6 +12,7 @@ from qpannot.bootstrap.advice import labels
 from qpannot.bootstrap.ledger import Ledger
 from qpannot.errors import QpannotError
 from qpannot.qupath import Project, ProjectImage
+from qpannot.review.queue import NOTE
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,8 @@ def unsaved(project: Project) -> tuple[Unsaved, ...]:
     paths = sorted(Ledger.of(project).journals.glob("*.journal"))
     if not paths:
         return ()
-    from qpannot.review.drawing import digest_in_any_order  # takes a while
-    from qpannot.review.journal import decoded
+    from qpannot.review.journal import decoded  # takes a while
+    from qpannot.review.recovery import is_noted, is_painted
 
     images = {image.id: image for image in project.images}
     found = []
@@ -54,9 +55,8 @@ def unsaved(project: Project) -> tuple[Unsaved, ...]:
             continue
         try:
             entry = decoded(path.read_bytes(), path)
-            # where the review ended between its save and saying so, all is there
-            is_saved = entry.saving and entry.saving == digest_in_any_order(image.annotations())
-            if not is_saved:
+            noted = image.metadata.get(NOTE, "")
+            if is_noted(entry, noted) or is_painted(entry, image.annotations):
                 found.append(Unsaved(image, path, entry.by, entry.when))
         except FileNotFoundError:
             continue  # saved meanwhile
