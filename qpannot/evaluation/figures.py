@@ -82,13 +82,14 @@ def spread_figure(rows: Sequence[Row], label: str) -> Figure:
     return Figure(width, bottom + 28, f"{label}: a dot a slide, and the mean", parts)
 
 
-def reliability_figure(designs: Mapping[str, Reliability], class_name: str) -> Figure:
+def reliability_figure(designs: Mapping[str, Reliability | None], class_name: str) -> Figure:
     """Return how often a class is there where designs say how probable it is (Guo et al. 2017).
 
     Parameters
     ----------
     designs
-        Pixels of all slides, by design.
+        Pixels of all slides, by design; ``None`` where a design tells no probability. It is left
+        out, and the others have the colours that they have in `spread_figure`.
     class_name
         Of the class.
     """
@@ -105,7 +106,11 @@ def reliability_figure(designs: Mapping[str, Reliability], class_name: str) -> F
         parts.append(Text(at(tick, 0)[0], top + side + 17, f"{tick:.1f}", "middle"))
     parts.append(Text(left + side / 2, top + side + 36, "predicted probability", "middle"))
     parts.append(Line((at(0, 0), at(1, 1)), "#777777", 1, 4))
+    key, n_named = left + side + 24, 0
+    parts.append(Text(key, 16, "Calibration error (ECE) of all pixels"))
     for number, (name, own) in enumerate(designs.items()):
+        if own is None:
+            continue
         color = COLORS[number % len(COLORS)]
         dash = DASHES[number // len(COLORS) % len(DASHES)]
         share = own.counts / max(1, own.counts.sum())
@@ -119,11 +124,11 @@ def reliability_figure(designs: Mapping[str, Reliability], class_name: str) -> F
             Dot(*where, 2 + 6 * math.sqrt(part), color, 0.7, f"{name}: {part:.1%} of pixels")
             for where, part in bins
         ]
-        y = top + 10 + 20 * number
-        key = left + side + 24
+        y = top + 10 + 20 * n_named
+        n_named += 1
         parts.append(Line(((key, y), (key + 26, y)), color, 2, dash))
-        parts.append(Text(key + 34, y + 4, f"{_short(name)} (ECE of all pixels {own.error:.3f})"))
-    height = max(top + side + 46, top + 20 * len(designs) + 20)
+        parts.append(Text(key + 34, y + 4, f"{_short(name)}: {own.error:.3f}"))
+    height = max(top + side + 46, top + 20 * n_named + 20)
     return Figure(left + side + 320, height, f"Calibration for {class_name}", parts)
 
 

@@ -63,7 +63,7 @@ def test_calibration_is_drawn_where_there_are_pixels() -> None:
     # 0.1 to 0.9 is 0.8 of the side, 0.2 to 0.5 of the height 0.3 of it
     assert (y0 - y1) / (x1 - x0) == pytest.approx(0.3 / 0.8)
     words = [part.text for part in figure.parts if isinstance(part, Text)]
-    assert f"net (ECE of all pixels {own.error:.3f})" in words and own.error == pytest.approx(0.175)
+    assert f"net: {own.error:.3f}" in words and own.error == pytest.approx(0.175)
 
 
 def test_more_designs_than_colours_are_told_apart_by_dashes() -> None:
@@ -76,3 +76,19 @@ def test_more_designs_than_colours_are_told_apart_by_dashes() -> None:
         if isinstance(part, Line) and part.width == 2
     }
     assert len(curves) == len(names)
+
+
+def test_a_design_without_probabilities_keeps_its_colour_and_is_not_drawn() -> None:
+    own = Reliability(np.array([1, 1]), np.array([0.2, 0.8]), np.array([0.0, 1.0]))
+    figure = reliability_figure({"Otsu": None, "net": own}, "Tumor")
+    assert {part.color for part in figure.parts if isinstance(part, Dot)} == {COLORS[1]}
+    words = " ".join(part.text for part in figure.parts if isinstance(part, Text))
+    assert "net" in words and "Otsu" not in words
+
+
+def test_the_names_beside_a_curve_end_within_the_figure() -> None:
+    own = Reliability(np.array([1, 1]), np.array([0.2, 0.8]), np.array([0.0, 1.0]))
+    figure = reliability_figure({"(VIII) Mob-PW-DAGUNet of all four": own}, "Tumor")
+    for part in figure.parts:
+        if isinstance(part, Text) and part.anchor == "start":
+            assert part.x + 7 * len(part.text) <= figure.width

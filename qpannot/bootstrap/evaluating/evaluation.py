@@ -188,7 +188,7 @@ class Evaluation:
             )
         for name in self.classes:
             pooled = self._reliability(name)
-            if pooled:
+            if any(pooled.values()):
                 found[f"calibration-{name}"] = reliability_figure(pooled, name)
         return found
 
@@ -307,14 +307,15 @@ class Evaluation:
                 rows.append(Row(f"{group}{name}", values, summary, names.index(name)))
         return rows
 
-    def _reliability(self, class_name: str) -> dict[str, Reliability]:
-        """Return the calibration of each design over the pixels of all slides."""
+    def _reliability(self, class_name: str) -> dict[str, Reliability | None]:
+        """Return the calibration of each design over the pixels of all slides, if it has one."""
         found: dict[str, list[Reliability]] = {}
         for each in self.measured:
+            known = found.setdefault(each.design, [])
             own = each.classes[class_name].reliability
             if own is not None:
-                found.setdefault(each.design, []).append(own)
-        return {name: reduce(add, some) for name, some in found.items()}
+                known.append(own)
+        return {name: reduce(add, some) if some else None for name, some in found.items()}
 
     def _summaries(self, results: Sequence[SlideResult], design: str) -> dict[str, Any]:
         own = [each for each in results if each.design == design]

@@ -118,7 +118,7 @@ def test_calibration_is_of_the_pixels_of_all_slides(make: Make) -> None:
         for part in make({"A": [0.8, 0.8]}).figures()["calibration-Tumor"].parts
     ]
     # 4 of 8 pixels are said to be there with 0.1 and are not, 4 with 0.9 and are
-    assert "A (ECE of all pixels 0.100)" in titles
+    assert "A: 0.100" in titles
 
 
 def test_a_runtime_table_says_of_which_slide_and_of_which_design(make: Make) -> None:
