@@ -13,7 +13,11 @@ from typing import TYPE_CHECKING
 from qpannot.errors import QpannotError
 
 if TYPE_CHECKING:
+    from napari import Viewer
+
+    from qpannot.review.closing import Closing
     from qpannot.review.session import Session
+    from qpannot.review.viewer import ReviewWindow
 
 IN_QUPATH = "or correct the proposals in QuPath instead"
 
@@ -25,6 +29,18 @@ raise SystemExit(0 if QOpenGLContext().create() else "OpenGL cannot be used here
 """Run by itself: without a screen Qt ends the whole process."""
 
 TRIAL_S = 60
+
+NAPARI_SETTINGS = {
+    "NAPARI_APPLICATION_CONFIRM_CLOSE_WINDOW": "0",  # all is kept, so there is nothing to ask
+    "NAPARI_APPLICATION_SAVE_WINDOW_STATE": "0",  # that its panels are hidden is ours alone
+}
+"""By the names under which napari reads its settings from the environment, and saves none."""
+
+PART_OF_SCREEN = 0.9
+"""Of its width and height, where the window is not maximized."""
+
+DOUBLES = ("layer controls", "layer list")
+"""napari's own panels, of which ours has all that a review needs."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +115,35 @@ def check_display() -> None:
         )
 
 
+def dock_alone(viewer: Viewer, window: ReviewWindow) -> Closing:
+    """Put the panel of a review into a viewer that is there for nothing else.
+
+    napari's own panels are hidden; its menu *Window* shows them again. Ours cannot be closed by
+    itself.
+    """
+    from qtpy.QtWidgets import QDockWidget, QWidget
+
+    from qpannot.review.closing import Closing
+
+    dock = viewer.window.add_dock_widget(window.panel, name="qpannot review", area="right")
+    dock.setTitleBarWidget(QWidget())
+    main = window.panel.window()
+    for theirs in main.findChildren(QDockWidget):
+        if theirs.objectName() in DOUBLES:
+            theirs.hide()
+    return Closing(main, window)
+
+
 def run(session: Session) -> Ended:
-    """Review in a new napari window until it is closed, or the process is asked to end."""
+    """Review in a new napari window until it is closed, or the process is asked to end.
+
+    Raises
+    ------
+    QpannotError
+        Something that was painted could not be kept.
+    """
+    for name, value in NAPARI_SETTINGS.items():
+        os.environ.setdefault(name, value)
     import napari
     from qtpy.QtCore import QTimer
     from qtpy.QtWidgets import QApplication
@@ -110,7 +153,7 @@ def run(session: Session) -> Ended:
 
     viewer = napari.Viewer(title="qpannot")
     window = ReviewWindow(viewer, session)
-    viewer.window.add_dock_widget(window.panel, name="qpannot review", area="right")
+    closing = dock_alone(viewer, window)
     signals: list[int] = []
 
     def end(number: int, frame: object) -> None:
@@ -119,7 +162,9 @@ def run(session: Session) -> Ended:
 
     before = {each: signal.signal(each, end) for each in (signal.SIGINT, signal.SIGTERM)}
     try:
-        window.panel.window().showMaximized()  # the slide is what is looked at
+        main = window.panel.window()
+        main.resize(main.screen().availableSize() * PART_OF_SCREEN)
+        main.showMaximized()  # the slide is what is looked at
         QApplication.processEvents()  # so that it is fitted into the view as it will be
         window.start(None if session.waiting else session.queue[0].image.id)
         say("The window is open; closing it ends the review.")
@@ -129,6 +174,8 @@ def run(session: Session) -> Ended:
             signal.signal(each, handler)
         unsaved = window.unsaved
         window.close()
+    if closing.problem is not None:
+        raise closing.problem
     lines = [f"{name}: changes are kept and not yet in the project." for name in unsaved]
     if unsaved:
         lines.append("Run the same command again to go on with them.")

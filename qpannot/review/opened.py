@@ -185,6 +185,10 @@ class Opened:
         """Have what is painted and noted written to disk soon. Returns at once."""
         self._journal.ask()
 
+    def keep_now(self) -> None:
+        """Have it written to disk; where that is not possible, `problem` says why."""
+        self._journal.write()
+
     def _entry(self) -> Entry | None:
         layers, note = self._drawing.painted(), self._note
         if not layers and note == self._noted:

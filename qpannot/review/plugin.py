@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import napari  # by name: napari looks at what a command asks for
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QEvent, Qt
 from qtpy.QtWidgets import (
     QCheckBox,
     QFileDialog,
@@ -22,6 +22,7 @@ from qtpy.QtWidgets import (
 from qpannot.errors import QpannotError
 from qpannot.qupath import Project
 from qpannot.qupath import open_project as open_qupath_project
+from qpannot.review.closing import Closing
 from qpannot.review.session import Session
 from qpannot.review.viewer import ReviewWindow
 
@@ -82,9 +83,18 @@ class ReviewWidget(QWidget):  # type: ignore[misc]
             self.path.setText(chosen)
         return bool(chosen)
 
+    def event(self, event: QEvent) -> bool:
+        """Qt's own: napari takes the panel that a person closes out of its window."""
+        if event.type() == QEvent.ParentChange and self.parent() is None:
+            self.close_project()
+        return bool(super().event(event))
+
     def open(self) -> None:
         """Open the project that was named, and show its first slide that waits."""
         self.close_project()
+        self.message.setText(self._why_not())
+        if self.message.text():
+            return
         try:
             self._project = open_qupath_project(Path(self.path.text()), "r+")
             session = Session(
@@ -97,17 +107,26 @@ class ReviewWidget(QWidget):  # type: ignore[misc]
             self.message.setText(str(error))
             self.close_project()
             return
-        self.message.setText("")
         self.review = review = ReviewWindow(self._viewer, session)
-        self.destroyed.connect(lambda: review.close())  # with the viewer's window
+        Closing(self.window(), review)
         self._pages.addWidget(self.review.panel)
         self._pages.setCurrentWidget(self.review.panel)
         self.review.start()
 
+    def _why_not(self) -> str:
+        """Return what is still to be said before a project can be opened."""
+        if not self.path.text().strip():
+            return "Choose the project first: Browse..."
+        if self.independent.isChecked() and not self.by.text().strip():
+            return "Who draws independently needs a name: fill in Reader."
+        if self.independent.isChecked() and self.second_reader.isChecked():
+            return "Be one or the other: independent, or second reader."
+        return ""
+
     def close_project(self) -> None:
         """Let go of the project; what was not saved is kept beside it."""
         if self.review is not None:
-            self.review.close()
+            self.review.leave()
             self.review = None
         if self._project is not None:
             self._project.close()

@@ -112,6 +112,12 @@ class ReviewWindow(QObject):  # type: ignore[misc]
             self._pyramid.close()
         self.session.close()
 
+    def leave(self) -> None:
+        """Let go of the session in a viewer that stays: nobody shall paint what is not kept."""
+        if not self._is_closed:
+            self.close()
+            self.layers.clear()
+
     def do(self, name: str) -> None:
         """Do what a command is called by."""
         self._touched()
@@ -127,7 +133,7 @@ class ReviewWindow(QObject):  # type: ignore[misc]
                 saved = opened.accept()
             except NothingAnnotatedError:
                 sure = "Nothing is annotated on this slide. Is all of its tissue normal?"
-                if not self._ask(sure, "All is normal"):
+                if not self.ask(sure, "All is normal"):
                     return
                 saved = opened.accept(allow_empty=True)
         except ChangedMeanwhileError as error:
@@ -145,7 +151,7 @@ class ReviewWindow(QObject):  # type: ignore[misc]
         opened = self._at_hand()
         if not opened.is_changed:
             self.panel.tell("There is nothing to discard: the project has all of it.")
-        elif self._ask("Forget what was painted and noted here since the last save?", "Forget it"):
+        elif self.ask("Forget what was painted and noted here since the last save?", "Forget it"):
             opened.discard()
             self._put_canvas()
             self.panel.show_note(opened.note)
@@ -169,7 +175,7 @@ class ReviewWindow(QObject):  # type: ignore[misc]
             "Take away every proposal on this slide that nobody touched? What a person drew stays."
         )
         opened = self._at_hand()
-        if not self._ask(sure, "Take them away"):
+        if not self.ask(sure, "Take them away"):
             return
         try:
             self._after(opened.reject())
@@ -223,7 +229,8 @@ class ReviewWindow(QObject):  # type: ignore[misc]
     def _tell_error(self, error: QpannotError) -> None:
         self.panel.tell(str(error), is_error=True)
 
-    def _ask(self, text: str, yes: str) -> bool:
+    def ask(self, text: str, yes: str) -> bool:
+        """Ask the person; tell whether the answer is what the button ``yes`` says."""
         QGuiApplication.setOverrideCursor(Qt.ArrowCursor)
         try:
             box = QMessageBox(QMessageBox.Question, "qpannot", text, parent=self.panel)

@@ -138,3 +138,63 @@ def test_the_command_opens_a_window_and_ends_when_it_is_told_to(
     assert "8 slides to review" in "".join(lines), err
     assert running.returncode == 143, out + err
     assert "Stopped" in err
+
+
+CLOSER = """
+import sys
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QApplication, QDockWidget, QMainWindow
+from qpannot.qupath import open_project
+from qpannot.review.launching import run
+from qpannot.review.session import Session
+
+def docks(main):
+    shown = [each.objectName() for each in main.findChildren(QDockWidget) if each.isVisible()]
+    return ",".join(sorted(shown)).replace(" ", "-")
+
+def close():
+    mains = [each for each in QApplication.topLevelWidgets() if isinstance(each, QMainWindow)]
+    main = next((each for each in mains if "qpannot" in each.windowTitle()), None)
+    import napari
+
+    viewer = napari.current_viewer()
+    if main is None or "Annotations" not in viewer.layers:
+        return
+    ticks.stop()
+    print("docks", docks(main))
+    viewer.layers["Annotations"].paint((480, 400), 1)
+    QApplication.processEvents()
+    for action in viewer.window.window_menu.actions():
+        if action.text() == "Layer List":
+            action.trigger()
+    print("docks", docks(main))
+    main.close(confirm_need=True)  # as napari's own Ctrl+W does
+
+with open_project(sys.argv[1], "r+") as project:
+    application = QApplication([])
+    ticks = QTimer(interval=200)
+    ticks.timeout.connect(close)
+    ticks.start()
+    ended = run(Session(project))
+print("ended", ended.exit_code, *ended.lines)
+"""
+
+
+def test_only_our_panel_is_shown_and_the_window_closes_without_a_question(
+    study: Any, display: dict[str, str]
+) -> None:
+    running = subprocess.run(
+        [sys.executable, "-c", CLOSER, str(study.project)],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        env={**display, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    told = [line.split(maxsplit=1) for line in running.stdout.splitlines()]
+    docks = [what for name, what in told if name == "docks"]
+    assert docks == ["qpannot-review", "layer-list,qpannot-review"], running.stderr
+    (ended,) = (what for name, what in told if name == "ended")
+    assert ended.startswith("0")
+    assert "changes are kept" in ended
+    assert "Traceback" not in running.stderr
+    assert len(list((study.project / "qpannot" / "review").glob("*.journal"))) == 1

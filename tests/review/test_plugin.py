@@ -37,6 +37,29 @@ def test_napari_offers_the_widget_which_opens_a_project(
         shared_viewer.window.remove_dock_widget(dock)
 
 
+def test_a_panel_that_is_closed_takes_its_layers_along_and_keeps_what_was_painted(
+    shared_viewer: Viewer, study: Study
+) -> None:
+    from qpannot.review.plugin import ReviewWidget
+
+    widget = ReviewWidget(shared_viewer)
+    dock = shared_viewer.window.add_dock_widget(widget, area="right")
+    for path, reader, word in (("", "", "Browse"), (str(study.project), "", "name")):
+        widget.path.setText(path)
+        widget.by.setText(reader)
+        widget.independent.setChecked(bool(path))
+        widget.open()
+        assert word in widget.message.text() and widget.review is None
+    widget.independent.setChecked(False)
+    widget.open()
+    assert widget.review is not None and widget.review.opened is not None
+    widget.review.easel.labels.paint((480, 400), 1)
+    shared_viewer.window.remove_dock_widget(dock)  # as the cross of its title bar does
+    assert widget.review is None
+    assert not shared_viewer.layers
+    assert len(list((study.project / "qpannot" / "review").glob("*.journal"))) == 1
+
+
 def test_naparis_menu_opens_a_project(
     shared_viewer: Viewer, study: Study, manifest_path: Path
 ) -> None:

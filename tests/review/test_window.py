@@ -153,6 +153,40 @@ def test_what_was_not_saved_is_discarded_once_the_person_is_sure(
     assert not window.opened.is_changed and not window.opened.note
 
 
+def test_a_window_asks_before_it_closes_only_where_strokes_cannot_be_kept(
+    window: ReviewWindow, hand: Hand, study: Study
+) -> None:
+    from qtpy.QtCore import QTimer
+    from qtpy.QtWidgets import QApplication, QMessageBox
+
+    from qpannot.review.closing import Closing
+
+    asked = []
+
+    def stay() -> None:
+        box = QApplication.activeModalWidget()
+        assert isinstance(box, QMessageBox)
+        asked.append(box.text())
+        box.reject()
+
+    assert window.opened is not None
+    closing = Closing(window.panel.window(), window)
+    try:
+        hand.drag((400, 480))
+        hand.until(lambda: window.opened is not None and window.opened.unsaved == 1)
+        assert closing._may_close()
+        (journal,) = (study.project / "qpannot" / "review").glob("*.journal")
+        journal.unlink()
+        journal.mkdir()
+        QTimer.singleShot(200, stay)
+        assert not closing._may_close()
+        assert "cannot" in asked[0] and "lost" in asked[0]
+        journal.rmdir()
+        assert closing._may_close() and len(asked) == 1
+    finally:
+        window.panel.window().removeEventFilter(closing)
+
+
 def test_the_way_to_accept_is_seen_in_a_small_window_too(window: ReviewWindow) -> None:
     from qtpy.QtCore import QPoint
     from qtpy.QtWidgets import QPushButton
