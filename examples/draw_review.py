@@ -20,6 +20,7 @@ from PIL import Image
 from qtpy.QtWidgets import QApplication
 
 from qpannot import open_project
+from qpannot.review.launching import dock_alone
 from qpannot.review.session import Session
 from qpannot.review.viewer import ReviewWindow
 
@@ -55,7 +56,7 @@ def main() -> None:
         with open_project(study, mode="r+") as project, Session(project) as session:
             viewer = napari.Viewer()
             window = ReviewWindow(viewer, session)
-            viewer.window.add_dock_widget(window.panel, name="qpannot review", area="right")
+            dock_alone(viewer, window)
             viewer.window.resize(*SIZE)
             look(1)
             window.start()

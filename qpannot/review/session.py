@@ -261,7 +261,7 @@ def heatmap_of(ledger: Ledger, image: ProjectImage) -> Path | None:
 
 
 def classes_of(project: Project, image: ProjectImage, recipe: Recipe) -> tuple[PathClass, ...]:
-    """Return the classes to paint with: the recipe's, those of the image, those of the project.
+    """Return the classes to paint with: the recipe's, those of the project, those of the image.
 
     QuPath's ``Ignore*`` is one of them, ``Region*`` is none. Each has a colour, the project's if
     that has one.
@@ -272,9 +272,9 @@ def classes_of(project: Project, image: ProjectImage, recipe: Recipe) -> tuple[P
     present = [each.path_class for each in image.annotations() if each.path_class is not None]
     wanted = [
         *map(PathClass, (recipe.proposal.class_name, *labels.classes, *rest)),
-        *present,
-        *offered,
+        *offered,  # before what is drawn, so that a class keeps its key from slide to slide
         PathClass("Ignore*"),
+        *present,
     ]
     colors = {each.name: each.color for each in (*QUPATH_CLASSES, *present, *offered) if each.color}
     names = dict.fromkeys(each.name for each in wanted if each.name != "Region*")

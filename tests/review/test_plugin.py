@@ -52,10 +52,12 @@ def test_a_panel_that_is_closed_takes_its_layers_along_and_keeps_what_was_painte
         assert word in widget.message.text() and widget.review is None
     widget.independent.setChecked(False)
     widget.open()
-    assert widget.review is not None and widget.review.opened is not None
-    widget.review.easel.labels.paint((480, 400), 1)
+    review = widget.review
+    assert review is not None
+    assert review.session.current is not None
+    review.easel.labels.paint((480, 400), 1)
     shared_viewer.window.remove_dock_widget(dock)  # as the cross of its title bar does
-    assert widget.review is None
+    assert not review.session.current
     assert not shared_viewer.layers
     assert len(list((study.project / "qpannot" / "review").glob("*.journal"))) == 1
 

@@ -229,3 +229,12 @@ def test_only_the_asked_for_images_are_gone_through(desk: Desk) -> None:
     assert [item.image.id for item in session.queue] == ["2"]
     with pytest.raises(QpannotError):
         Session(desk.project, independent=True)
+
+
+def test_a_class_keeps_its_key_whatever_is_drawn(desk: Desk) -> None:
+    with Session(desk.project) as session:
+        names = [each.name for each in session.open("1").classes]
+        desk.paint(session.open("1"), 0, 0, 100, 100, len(names))
+        session.open("1").save()
+        assert [each.name for each in session.open("1").classes] == names
+        assert [each.name for each in session.open("2").classes] == names
