@@ -240,6 +240,7 @@ def test_workers_never_start_java(folder: Path, tmp_path: Path, qupath: str) -> 
 INTERRUPT = """
 import os, signal, sys, time
 from qpannot.qupath.paquo import jvm
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run with nohup
 jvm.start()
 try:
     os.kill(os.getpid(), signal.SIGINT)
