@@ -1,3 +1,5 @@
+import java.util.concurrent.FutureTask
+
 import com.google.gson.Gson
 import javafx.application.Platform
 import javafx.beans.value.ChangeListener
@@ -120,10 +122,14 @@ class ReviewWindow {
     }
 
     private Stage newPanel() {
+        def panel = new Stage()
         def box = new VBox(6)
         box.padding = new Insets(10)
         def where = new Label()
-        def refresh = { where.text = whereItStands() }
+        def refresh = {
+            where.text = whereItStands()
+            panel.sizeToScene() // else a longer text is cut off
+        }
         def add = { String text, String tip, Closure action ->
             def button = new Button(text)
             button.maxWidth = Double.MAX_VALUE
@@ -138,11 +144,11 @@ class ReviewWindow {
         add('Approve, next', 'Second reader: save, approve, and open the next reviewed slide') { approve() }
         add('Send back', 'Second reader: the slide waits for the first reader again') { sendBack() }
         qupath.imageDataProperty().addListener({ value, before, after -> refresh() } as ChangeListener)
-        refresh()
-        def panel = new Stage()
         panel.title = TITLE
         panel.initOwner(qupath.stage)
         panel.scene = new Scene(box)
+        panel.userData = refresh
+        refresh()
         return panel
     }
 
@@ -166,6 +172,7 @@ class ReviewWindow {
             slide.entry.saveImageData(slide.imageData)
         slide.queue.say(slide.entry, state, by)
         qupath.refreshProject()
+        qupath.stage.properties[PANEL]?.userData?.call() // what is said from the menu shows in the panel, too
         logger.info('{} is {}', slide.entry.getImageName(), state)
         return true
     }
@@ -193,7 +200,8 @@ class ReviewWindow {
             return
         }
         boolean isShown = hideHeatmap()
-        if (qupath.openImageEntry(entry) && isShown)
+        qupath.openImageEntry(entry) // where the person cancels, the slide stays
+        if (isShown)
             showHeatmap(openSlide())
     }
 
@@ -265,7 +273,9 @@ class ReviewWindow {
             def imageData = QP.getCurrentImageData()
             if (imageData != null && !imageData.is(qupath.getImageData()))
                 throw new IllegalStateException("Press Run, not 'Run for project': one slide is reviewed at a time.")
-            Platform.runLater { inWindow(action) }
+            def done = new FutureTask({ inWindow(action) }, null)
+            Platform.runLater(done)
+            done.get() // where a script ends, QuPath takes the slide it began on for changed, and would ask to save it
             return
         }
         try {
