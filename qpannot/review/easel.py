@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import numpy as np
 from qtpy.QtCore import QTimer
 
 from qpannot.errors import QpannotError
@@ -37,13 +38,21 @@ class Easel:
     Parameters
     ----------
     painted
-        Called after each stroke, and after what was undone.
+        Called after each stroke.
+    stepped
+        Called after something was undone, with -1, or done again, with 1.
     """
 
     def __init__(
-        self, viewer: Viewer, layers: SlideLayers, panel: Panel, painted: Callable[[], None]
+        self,
+        viewer: Viewer,
+        layers: SlideLayers,
+        panel: Panel,
+        painted: Callable[[], None],
+        stepped: Callable[[int], None],
     ) -> None:
-        self._viewer, self._layers, self._panel, self._painted = viewer, layers, panel, painted
+        self._viewer, self._layers, self._panel = viewer, layers, panel
+        self._painted, self._stepped = painted, stepped
         self._n_classes = 0
         self._pixel = 1.0
         self._followed: Labels | None = None
@@ -130,13 +139,17 @@ class Easel:
 
     def undo(self) -> None:
         """Undo the last stroke."""
-        self.labels.undo()
-        self._painted()
+        self._step(self.labels.undo, -1)
 
     def redo(self) -> None:
         """Do it again."""
-        self.labels.redo()
-        self._painted()
+        self._step(self.labels.redo, 1)
+
+    def _step(self, step: Callable[[], None], strokes: int) -> None:
+        before = self.labels.data.copy()
+        step()
+        if not np.array_equal(before, self.labels.data):
+            self._stepped(strokes)
 
     def toggle_annotations(self) -> None:
         """Show or hide what is painted."""

@@ -20,7 +20,7 @@ from qpannot.review.canvas import Canvas, Labels
 from qpannot.review.drawing import Drawing
 from qpannot.review.journal import Entry, claim, forget
 from qpannot.review.merging import Edits
-from qpannot.review.queue import NOTE, Item, Reader
+from qpannot.review.queue import Item, Reader
 from qpannot.review.recovery import recover
 from qpannot.review.saved import ChangedMeanwhileError, NothingAnnotatedError, Saved
 from qpannot.review.sitting import Sitting
@@ -99,8 +99,9 @@ class Opened:
                 {ANNOTATOR: reader.by} if reader.independent else {},
                 Canvas.of_slide(slide.size),
             )
-            self._sitting = Sitting(item, reader, self.labels, tool=tool, clock=clock)
             found = recover(claimed, self._drawing, self._noted)
+            # what was recovered was another sitting's work
+            self._sitting = Sitting(item, reader, self.labels, tool=tool, clock=clock)
             self._note = self._noted if found.note is None else found.note
             self.recovered = found.is_painted or self._note != self._noted
             self.messages = (
@@ -175,6 +176,12 @@ class Opened:
         """Say that a stroke was made. Returns at once; the stroke is on disk a second later."""
         self._strokes += 1
         self._sitting.stroke()
+        self.keep()
+
+    def stepped(self, strokes: int) -> None:
+        """Say that strokes were undone (-1) or done again (1), which is no new one."""
+        self._strokes = max(0, self._strokes + strokes)
+        self._sitting.touched()
         self.keep()
 
     def touched(self) -> None:
@@ -257,7 +264,8 @@ class Opened:
         status = self._look()
         self._record_effort()
         n = len(edits.add), len(edits.replace), len(edits.remove)
-        return Saved(*n, conflicts, status, is_redrawn)
+        said = "saved in your name alone" if self._reader.independent else ""
+        return Saved(*n, conflicts, status, is_redrawn, said)
 
     def _write(self, edits: Edits) -> str:
         """Write edits, if there are any, and return the digest of what is stored then."""
@@ -279,7 +287,7 @@ class Opened:
 
     def _save_note(self) -> None:
         if self._note != self._noted:
-            changes = ImageChanges(metadata={NOTE: self._note or None})
+            changes = ImageChanges(metadata={self._reader.note_key: self._note or None})
             self._project.update_images({self.image.id: changes})
             self._noted = self._note
             self._journal.write()
@@ -335,7 +343,8 @@ class Opened:
             allow_empty=allow_empty,
             independent=self._reader.independent,
         )
-        return replace(saved, status=self._told(said))
+        told = "your reading is done" if self._reader.independent else ""
+        return replace(saved, status=self._told(said), said=told)
 
     def send_back(self) -> Saved:
         """Save, and send the slide back: it waits for a first reader again.
@@ -346,8 +355,8 @@ class Opened:
         by = self._reader.by
         if self._reader.independent:
             said = take_back(self._project, [self.image], by=by, independent=True)
-        else:
-            said = send_back(self._project, [self.image], by=by)
+            return replace(saved, status=self._told(said), said="your reading waits again")
+        said = send_back(self._project, [self.image], by=by)
         return replace(saved, status=self._told(said))
 
     def _told(self, said: Said) -> ImageStatus:

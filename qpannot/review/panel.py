@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from html import escape
 
 from qtpy.QtCore import QSize, Qt, Signal
-from qtpy.QtGui import QColor, QIcon, QPixmap
+from qtpy.QtGui import QColor, QIcon, QKeyEvent, QPixmap
 from qtpy.QtWidgets import (
     QButtonGroup,
     QFrame,
@@ -264,10 +264,12 @@ class Panel(QWidget):  # type: ignore[misc]
 
     def _add_note(self, rows: QVBoxLayout) -> None:
         rows.addWidget(_heading("Note on this slide"))
-        self._note = QPlainTextEdit()
+        self._note = _Note()
         self._note.setFixedHeight(56)
         self._note.setTabChangesFocus(True)
-        self._note.setPlaceholderText("for other readers; QuPath shows it as qpannot.note")
+        self._note.setPlaceholderText(
+            "for other readers; QuPath shows it as qpannot.note. Esc: done"
+        )
         self._note.textChanged.connect(lambda: self.note_edited.emit(self._note.toPlainText()))
         rows.addWidget(self._note)
 
@@ -330,6 +332,17 @@ def _text() -> QLabel:
     label.setWordWrap(True)
     label.setTextFormat(Qt.PlainText)
     return label
+
+
+class _Note(QPlainTextEdit):  # type: ignore[misc]
+    """Lets go of the keyboard at Esc, so that keys are commands again."""
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        """Qt's own."""
+        if event.key() == Qt.Key_Escape:
+            self.clearFocus()
+        else:
+            super().keyPressEvent(event)
 
 
 def _heading(text: str) -> QLabel:

@@ -32,6 +32,11 @@ class Reader:
     second_reader: bool = False
     independent: bool = False
 
+    @property
+    def note_key(self) -> str:
+        """Where this reader's notes are in an image's metadata: who draws alone has own ones."""
+        return f"{NOTE} {self.by}" if self.independent else NOTE
+
 
 @dataclass(frozen=True)
 class Item:
@@ -104,12 +109,13 @@ def _item(
     if reader.independent:
         record = ledger.image(image.id, image.name)
         done = reader.by in record.independent_readers
+        reason = f"independent reading by {reader.by}"  # what others said is not for this reader
     elif reader.second_reader:
         done = status.state is not State.REVIEWED  # what was sent back waits for the first
         reason = status.reason  # who read it first, and when
     else:
         done = status.state in (State.REVIEWED, State.APPROVED) or status.rejected
-    note = image.metadata.get(NOTE, "")
+    note = image.metadata.get(reader.note_key, "")
     return Item(image, status, status.round, score, reason, note, done)
 
 

@@ -28,6 +28,8 @@ class Saved:
         How the slide stands now.
     is_redrawn
         Whether `Opened.labels` was drawn anew, in place.
+    said
+        What to tell the person of the slide's state; by default why it is in it.
     """
 
     added: int
@@ -36,19 +38,20 @@ class Saved:
     conflicts: int
     status: ImageStatus
     is_redrawn: bool = False
+    said: str = ""
 
     @property
     def message(self) -> str:
         """What happened, in a sentence."""
         counts = {"added": self.added, "changed": self.changed, "removed": self.removed}
         done = [f"{n} {what}" for what, n in counts.items() if n]
-        text = f"annotations: {', '.join(done)}" if done else "no annotation was changed"
+        text = f"annotations: {', '.join(done)}" if done else "nothing changed since the last save"
         if self.conflicts:
             text += (
                 f"; {counted(self.conflicts, 'annotation')} had been changed by somebody else "
                 "meanwhile, and what was painted was done upon that"
             )
-        return f"{self.status.reason}; {text}."
+        return f"{self.said or self.status.reason}; {text}."
 
 
 class ChangedMeanwhileError(UsageError):

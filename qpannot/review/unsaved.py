@@ -12,7 +12,7 @@ from qpannot.bootstrap.advice import labels
 from qpannot.bootstrap.ledger import Ledger
 from qpannot.errors import QpannotError
 from qpannot.qupath import Project, ProjectImage
-from qpannot.review.queue import NOTE
+from qpannot.review.queue import Reader
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,8 @@ def unsaved(project: Project) -> tuple[Unsaved, ...]:
             continue
         try:
             entry = decoded(path.read_bytes(), path)
-            noted = image.metadata.get(NOTE, "")
+            reader = Reader(entry.by, independent=" " in path.stem)
+            noted = image.metadata.get(reader.note_key, "")
             if is_noted(entry, noted) or is_painted(entry, image.annotations):
                 found.append(Unsaved(image, path, entry.by, entry.when))
         except FileNotFoundError:

@@ -36,6 +36,8 @@ TICK_MS = 500
 FIRST_LOOK_S = 1.0
 """So long the window waits for a first look at a slide; that of a pyramid is there at once."""
 
+UNDO_ANEW = "What was painted so far is kept; undo begins anew here."
+
 NONE_WAITS = "No other slide waits. 'qpannot bootstrap' does the next step of the loop."
 
 
@@ -64,7 +66,7 @@ class ReviewWindow(QObject):  # type: ignore[misc]
         self._unsaved: dict[str, str] = {}
         self._is_closed = False
         self.panel = Panel(self.do, self._choose_class, second_reader=session.second_reader)
-        self.easel = Easel(viewer, self.layers, self.panel, self._painted)
+        self.easel = Easel(viewer, self.layers, self.panel, self._painted, self._stepped)
         self.panel.note_edited.connect(self._note)
         self._bind(viewer)
         self._listens = (
@@ -207,12 +209,14 @@ class ReviewWindow(QObject):  # type: ignore[misc]
             return
         opened.finer(region)
         self._put_canvas()
+        self.panel.tell(f"{UNDO_ANEW} W goes back to the whole slide.")
 
     def whole(self) -> None:
         """Paint on the whole slide again."""
         self._at_hand().whole()
         self._put_canvas()
         self.viewer.reset_view()
+        self.panel.tell(UNDO_ANEW)
 
     # how it is done
 
@@ -324,6 +328,11 @@ class ReviewWindow(QObject):  # type: ignore[misc]
     def _painted(self) -> None:
         if self.opened is not None:
             self.opened.changed()
+            self._show_saved()
+
+    def _stepped(self, strokes: int) -> None:
+        if self.opened is not None:
+            self.opened.stepped(strokes)
             self._show_saved()
 
     def _note(self, text: str) -> None:

@@ -51,6 +51,40 @@ def test_eraser_fill_and_polygon_paint_and_undo_takes_it_back(
     assert np.array_equal(painted(window), start)
 
 
+def test_what_is_undone_is_no_stroke_and_undoing_nothing_changes_nothing(
+    window: ReviewWindow, hand: Hand
+) -> None:
+    opened = window.opened
+    assert opened is not None
+    hand.key("E")
+    hand.drag((400, 250), (440, 250))
+    hand.until(lambda: opened.unsaved == 1)
+    hand.key("Control-Z")
+    assert (opened.unsaved, opened.is_changed) == (0, False)
+    hand.key("Control-Z")
+    hand.key("Shift-Control-Z")
+    assert (opened.unsaved, opened.is_changed) == (1, True)
+    assert opened._sitting._clock.strokes == 1
+
+
+def test_esc_gives_the_keys_back_from_the_note(window: ReviewWindow, hand: Hand) -> None:
+    from qtpy.QtCore import Qt
+    from qtpy.QtTest import QTest
+    from qtpy.QtWidgets import QApplication
+
+    note, main = window.panel._note, window.panel.window()
+    main.activateWindow()
+    note.setFocus()
+    hand.until(note.hasFocus)
+    QTest.keyClicks(note, "es")
+    assert window.opened is not None and window.opened.note == "es"
+    QTest.keyClick(note, Qt.Key_Escape)
+    hand.until(lambda: not note.hasFocus())
+    QTest.keyClick(QApplication.focusWidget() or main, Qt.Key_E)
+    assert window.labels is not None and window.labels.mode == "erase"
+    assert window.opened.note == "es"
+
+
 def test_nothing_happens_outside_the_editable_area_which_is_framed(
     window: ReviewWindow, hand: Hand
 ) -> None:

@@ -201,6 +201,20 @@ def test_effort_is_recorded_without_idle_time(desk: Desk) -> None:
     assert effort.area_changed_um2 == pytest.approx(200 * 100 * 0.25, rel=0.01)
 
 
+def test_what_an_earlier_sitting_painted_is_not_counted_again(desk: Desk) -> None:
+    with Session(desk.project, by="AB") as session:
+        desk.paint(session.open("1"), 0, 0, 200, 100, 1)
+    with Session(desk.project, by="AB") as session:
+        opened = session.open("1")
+        assert opened.recovered
+        desk.paint(opened, 300, 300, 320, 320, 1)
+        opened.save()
+    first, second = Ledger.of(desk.project).image("1", "one.svs").effort
+    assert first.area_changed_um2 == pytest.approx(200 * 100 * 0.25, rel=0.01)
+    assert second.area_changed_um2 == pytest.approx(20 * 20 * 0.25, rel=0.3)
+    assert (first.strokes, second.strokes) == (1, 1)
+
+
 def test_who_only_looks_on_leaves_no_record_of_effort(desk: Desk) -> None:
     with Session(desk.project) as session:
         session.open("1")

@@ -17,7 +17,7 @@ from qpannot.qupath import Annotation, PathClass, open_project
 from qpannot.qupath.annotators import ANNOTATOR, annotator_of
 from qpannot.qupath.proposals import is_untouched
 from qpannot.recipe import load_recipe
-from qpannot.review.session import NothingAnnotatedError, Session
+from qpannot.review.session import NOTE, NothingAnnotatedError, Session
 
 if TYPE_CHECKING:
     from tests.review.conftest import Desk
@@ -128,6 +128,24 @@ def test_an_independent_reader_draws_beside_the_others(desk: Desk) -> None:
         assert (saved.added, saved.removed) == (0, 2)
         assert not session.open("1").labels.any()
     assert desk.image("1").annotations() == (shared,)
+
+
+def test_an_independent_reader_is_told_nothing_of_what_others_said(desk: Desk) -> None:
+    with Session(desk.project, by="AB") as session:
+        opened = session.open("1")
+        opened.note = "sparse tumour"
+        opened.accept()
+    with Session(desk.project, by="CD", independent=True) as session:
+        opened = session.open("1")
+        assert opened.note == "" and not opened.recovered
+        assert opened.item.reason == "independent reading by CD"
+        opened.note = "looks benign"
+        said = opened.accept().message
+        assert said.startswith("your reading is done;") and "AB" not in said
+    metadata = desk.image("1").metadata
+    assert metadata[NOTE] == "sparse tumour" and metadata[f"{NOTE} CD"] == "looks benign"
+    with Session(desk.project, by="CD", independent=True) as session:
+        assert session.open("1").note == "looks benign"
 
 
 def test_an_independent_reader_who_erases_everything_finds_nothing(desk: Desk) -> None:
