@@ -46,21 +46,37 @@ class Comparison(Evaluation):
     @property
     def judged(self) -> str | None:
         """The trained design of the highest mean Dice; without any, the first that is measured."""
-        best, highest = super().judged, -math.inf
-        for name in dict.fromkeys(each.design for each in self.measured):
-            mean = summarize(
+        trained = {key: own for key, own in self._means().items() if key not in self.baselines}
+        return max(trained, key=trained.__getitem__, default=super().judged)
+
+    def _means(self) -> dict[str, float]:
+        """Return the mean Dice of each design that has one."""
+        names = dict.fromkeys(each.design for each in self.measured)
+        means = {
+            name: summarize(
                 each.result().metrics[DICE.key] for each in self.measured if each.design == name
             ).mean
-            if name not in self.baselines and mean > highest:
-                best, highest = name, mean
-        return best
+            for name in names
+        }
+        return {name: mean for name, mean in means.items() if not math.isnan(mean)}
 
     @property
     def headline(self) -> str:
-        """The best design and its mean Dice, in words; empty where nothing was measured."""
-        said = super().headline
-        is_choice = bool(said) and self.judged not in self.baselines
-        return f"Highest mean on these very slides: {said}" if is_choice else said
+        """The best design and its mean Dice, in words; empty where nothing was measured.
+
+        A baseline that is better than what was trained is named, too.
+        """
+        said, means = super().headline, self._means()
+        if not said or self.judged in self.baselines:
+            return said
+        better = [
+            f"{name}, without training: {means[name]:.{DICE.decimals}f}"
+            for name in self.baselines
+            if name in means and self.judged in means and means[name] > means[self.judged]
+        ]
+        if better:
+            return f"Highest mean of what was trained: {said}. Higher is {'; '.join(better)}"
+        return f"Highest mean on these very slides: {said}"
 
     def tables(self) -> dict[str, Table]:
         """Return the tables of the evaluation, the spread between seeds, and the trainings."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from qpannot.bootstrap.ablation.comparison import Comparison
 from qpannot.bootstrap.evaluating import Evaluation, Measured, Selection, baseline
 from qpannot.bootstrap.evaluating.running import Runtime
 from qpannot.bootstrap.truth import Lesson
@@ -149,3 +151,19 @@ def test_values_for_scripts_are_json_without_nan(make: Make) -> None:
 def test_an_evaluation_of_nothing_has_no_tables(make: Make) -> None:
     found = make({"A": [0.8]}, measured=[])
     assert (found.tables(), found.figures(), found.headline, found.judged) == ({}, {}, "", None)
+
+
+def compared(made: Evaluation) -> Comparison:
+    return Comparison(**{each.name: getattr(made, each.name) for each in fields(made)})
+
+
+def test_the_headline_of_a_study_names_a_threshold_that_beats_what_was_trained(make: Make) -> None:
+    said = compared(make({"otsu": [0.8, 0.9], "A": [0.5, 0.7], "B": [0.7, 0.7]})).headline
+    assert said.startswith("Highest mean of what was trained: B: DSC 0.700")
+    assert said.endswith("Higher is otsu, without training: 0.850")
+
+
+def test_the_headline_of_a_study_is_the_highest_where_that_was_trained(make: Make) -> None:
+    said = compared(make({"otsu": [0.6, 0.6], "A": [0.5, 0.7], "B": [0.7, 0.7]})).headline
+    assert said.startswith("Highest mean on these very slides: B: DSC 0.700")
+    assert "otsu" not in said
