@@ -100,6 +100,11 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
+def listed(names: Sequence[str]) -> str:
+    """Return ``A``, ``A and B`` or ``A, B and C``."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
+
+
 def duration(seconds: float) -> str:
     """Return ``45 s``, ``12 min`` or ``3 h 20 min``."""
     if seconds < 100:

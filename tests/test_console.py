@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from qpannot import console
-from qpannot.console import PACE_S, TimeLeft, stages
+from qpannot.console import PACE_S, TimeLeft, listed, stages
 
 
 class Clock:
@@ -79,3 +79,7 @@ def test_a_terminal_gets_a_percentage_within_a_slide_and_the_time_left(
         each("Predicting", "one.svs", 1.5, 2)
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().err)
     assert "75%" in shown and "1/2" in shown and "0 s left" in shown
+
+
+def test_names_are_listed_as_people_do() -> None:
+    assert [listed(["A", "B", "C"][:n]) for n in range(4)] == ["", "A", "A and B", "A, B and C"]

@@ -10,6 +10,7 @@ from qpannot.bootstrap.image_record import SENT_BACK, TAKEN_BACK, ImageRecord
 from qpannot.bootstrap.ledger import Ledger
 from qpannot.bootstrap.states import ImageStatus, State, digest_of, look, status_of
 from qpannot.bootstrap.words import digest_of_own, mirror, record_word
+from qpannot.console import listed
 from qpannot.errors import QpannotError, UsageError
 from qpannot.qupath import Project, ProjectImage
 
@@ -107,7 +108,7 @@ def _objection(
         )
     is_all_owned = status.seen and status.seen.annotators and status.seen.shared == digest_of(())
     if is_all_owned and state is State.REVIEWED and not own and not allow_empty:
-        names = " and ".join(status.seen.annotators if status.seen else ())
+        names = listed(status.seen.annotators if status.seen else ())
         return UsageError(
             f"Everything on {status.image.name} is {names}'s own.",
             hint="To say that such a reader is done: --independent --by NAME. To say that you "

@@ -20,7 +20,7 @@ from shapely.geometry.base import BaseGeometry
 from qpannot.bootstrap.image_record import ImageRecord, Seen, Word
 from qpannot.bootstrap.ledger import Ledger
 from qpannot.bootstrap.said import STATE_KEY, hear, unheard
-from qpannot.console import Each, silent
+from qpannot.console import Each, listed, silent
 from qpannot.errors import QpannotError
 from qpannot.qupath import Annotation, Project, ProjectImage
 from qpannot.qupath.annotators import ANNOTATOR, by_annotator
@@ -151,7 +151,7 @@ def status_of(image: ProjectImage, ledger: Ledger, folder: Path | None = None) -
         return ImageStatus(image, state, reason, None, None, None, error=error)
     state, reason = _judge(image, record, seen)
     if unfinished := [name for name in seen.annotators if name not in record.independent_readers]:
-        reason += f"; {' and '.join(unfinished)} not finished"
+        reason += f"; {listed(unfinished)} not finished"
     unannotated = state is State.UNANNOTATED
     return ImageStatus(
         image,
@@ -296,7 +296,7 @@ def _judge(image: ProjectImage, record: ImageRecord, seen: Seen) -> tuple[State,
     new = unheard(image, record)
     heard = hear(record, new)
     word, back = heard.word, heard.taken_back
-    others = " and ".join(heard.independent_readers)
+    others = listed(heard.independent_readers)
     if word and word.independent:
         return State(word.state), f"{word.state} by {others}, independently"
     if word:

@@ -329,6 +329,7 @@ def approve(
         _show_table(statuses)
         if second_reader:
             _show_second_readings(statuses, ledger, called, tell_unknown=True)
+            _note_own_second_readers(statuses, ledger, called)
     if said.skipped:
         raise typer.Exit(SKIPPED)
 
@@ -350,6 +351,29 @@ def _show_table(statuses: list[ImageStatus]) -> None:
     columns = ("id", "image", "state", "annotations", "round", "why")
     show_table(columns, [_row(status) for status in statuses])
     say(f"{counted(len(statuses), 'image')}: {counts_text(statuses)}.")
+
+
+def _note_own_second_readers(
+    statuses: list[ImageStatus], ledger: Ledger, called: dict[str, str]
+) -> None:
+    """Say which slides the same person has read first and second."""
+    from qpannot.bootstrap.states import State
+    from qpannot.console import stderr
+
+    records = [ledger.image(status.image.id, status.image.name) for status in statuses]
+    twice = [
+        f"{called[record.id]} ({record.word.by})"
+        for record in records
+        if record.word
+        and record.word.by
+        and any(
+            word.by == record.word.by and word.state == State.REVIEWED
+            for word in record.standing_words
+        )
+    ]
+    if twice:
+        text = f"Note: first and second reader are the same person: {', '.join(twice)}."
+        stderr().print(text, style="yellow", markup=False)
 
 
 def _show_second_readings(

@@ -281,6 +281,17 @@ def test_flags_that_contradict_each_other_are_refused(qpannot: Any, project_fold
     assert "goes with neither" in qpannot(*arguments, code=2).err
 
 
+def test_who_is_first_and_second_reader_of_a_slide_is_told(
+    qpannot: Any, project_folder: Path
+) -> None:
+    qpannot("bootstrap", project_folder, "--set", "tissue.min_area_um2=10000")
+    qpannot("approve", "one.svs", "two.svs", "-p", project_folder, "--by", "AB")
+    second = ("-p", project_folder, "--second-reader", "--by")
+    assert "same person" not in qpannot("approve", "two.svs", *second, "CD").err
+    told = qpannot("approve", "one.svs", *second, "AB").err
+    assert "first and second reader are the same person: one.svs (AB)" in told
+
+
 def test_of_a_pattern_slides_without_annotations_are_skipped_and_named(
     qpannot: Any, project_folder: Path
 ) -> None:
