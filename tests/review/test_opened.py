@@ -204,7 +204,7 @@ def test_effort_is_recorded_without_idle_time(desk: Desk) -> None:
 def test_what_an_earlier_sitting_painted_is_not_counted_again(desk: Desk) -> None:
     with Session(desk.project, by="AB") as session:
         desk.paint(session.open("1"), 0, 0, 200, 100, 1)
-    with Session(desk.project, by="AB") as session:
+    with Session(desk.project, by="CD") as session:
         opened = session.open("1")
         assert opened.recovered
         desk.paint(opened, 300, 300, 320, 320, 1)
