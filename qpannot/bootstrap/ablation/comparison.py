@@ -70,9 +70,9 @@ class Comparison(Evaluation):
         if not said or self.judged in self.baselines:
             return said
         better = [
-            f"{name}, without training: {means[name]:.{DICE.decimals}f}"
-            for name in self.baselines
-            if name in means and self.judged in means and means[name] > means[self.judged]
+            f"{name}, without training: {mean:.{DICE.decimals}f}"
+            for name, mean in means.items()  # in the order of the tables
+            if name in self.baselines and mean > means.get(self.judged or "", math.inf)
         ]
         if better:
             return f"Highest mean of what was trained: {said}. Higher is {'; '.join(better)}"

@@ -11,6 +11,7 @@ import qupath.lib.projects.ProjectImageEntry
  *   qpannot.state  unannotated slides have none; proposed, reviewed, approved, sent back
  *   qpannot.queue  the place of a slide that waits, such as 03; written by qpannot
  *   qpannot.said   what was said here and qpannot has not heard yet; qpannot takes it away
+ * Before QuPath 0.6, which has tags for it, qpannot.written repeats the state as qpannot wrote it.
  *
  * Needs no window. The same in QuPath 0.4 to 0.7.
  */
